@@ -1,0 +1,76 @@
+"""The protocols that everything meets in, and the only sampling loop.
+
+`Energy` is U/kT of a batch. A `Transition` is the distribution that a flow returns for given positions.
+A `Proposal` maps positions to a `Transition`. A `Kernel` is a pure `init`/`step` pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from timewarp.state import Positions, State
+
+S = TypeVar("S")
+
+
+@runtime_checkable
+class Energy(Protocol):
+    """U/kT of a batch of configurations; +inf where an evaluation fails, for that configuration alone."""
+
+    def __call__(self, positions: Positions) -> Float[Tensor, "*batch"]: ...
+
+
+@runtime_checkable
+class Transition(Protocol):
+    """p(x', v' | x) for a batch of x of shape [batch, atoms, 3]."""
+
+    def log_prob(self, state: State) -> Float[Tensor, "*batch"]:
+        """log p of `state`, one for each configuration that the transition starts from."""
+        ...
+
+    def sample(self, count: int, rng: torch.Generator) -> tuple[State, Float[Tensor, "count *batch"]]:
+        """`count` draws from each start, with their log p: leading axis `count`, then the batch of starts."""
+        ...
+
+
+@runtime_checkable
+class Proposal(Protocol):
+    """A conditional density bound to one molecule: positions in, distribution out.
+
+    `memoryless` is true when the density does not depend on the positions but through the rigid-body pose
+    (which no energy sees), so that log_prob of a state may be kept. `channels` is the width of the auxiliary
+    velocities (0 for none).
+    """
+
+    memoryless: bool
+    channels: int
+
+    def __call__(self, positions: Positions) -> Transition: ...
+
+
+class Move(NamedTuple):
+    """A proposed state and ln q(x|x') - ln q(x'|x), which is ADDED to ln pi(x') - ln pi(x)."""
+
+    state: State
+    log_ratio: Float[Tensor, "*batch"]
+
+
+@runtime_checkable
+class Kernel(Protocol[S]):
+    """A Markov kernel, pure: the same (state, rng state) in gives the same out."""
+
+    def init(self, state: State) -> S: ...
+
+    def step(self, state: S, rng: torch.Generator) -> tuple[S, dict[str, Any]]: ...
+
+
+def run(kernel: Kernel[S], state: S, steps: int, rng: torch.Generator) -> Iterator[tuple[S, dict[str, Any]]]:
+    """Apply `kernel` `steps` times from `state` (made by `kernel.init`), yielding each state and its info."""
+    for _ in range(steps):
+        state, info = kernel.step(state, rng)
+        yield state, info
