@@ -113,6 +113,19 @@ def test_density_of_a_sample_is_the_one_returned_with_it(config):
     torch.testing.assert_close(transition.log_prob(state[None]), log_prob[None])
 
 
+def test_single_precision_is_enough_for_the_acceptance_ratio():
+    features, positions = condition(batch=4, atoms=33, features=32)
+    flow = stirred(CartesianConfig(features=32), strength=0.02)
+    single = Cartesian(flow.config)
+    single.load_state_dict(flow.state_dict())
+    state, log_prob = single(features.float(), positions.float()).sample(2, seeded(3))
+    exact = flow(features, positions.float().double()).log_prob(
+        State(state.positions.double(), state.velocities.double())
+    )
+    torch.testing.assert_close(log_prob.double(), exact, atol=2e-3, rtol=0)
+    assert exact.std() > 1
+
+
 def test_same_random_state_gives_the_same_sample():
     transition = stirred()(*condition())
     (first, p), (second, q) = transition.sample(2, seeded(3)), transition.sample(2, seeded(3))
@@ -260,7 +273,7 @@ def test_training_reaches_the_entropy_of_a_gaussian_transition():
         end = end + spread * torch.randn(count, 3, 3, generator=rng)
         return start, State.at(end, 3, rng)
 
-    config = replace(SMALL, features=3, blocks=2, width=16, hidden=32)
+    config = replace(SMALL, features=3, blocks=1, width=16, hidden=32)
     flow = Cartesian(config)
     steps = 400
     optimizer = torch.optim.Adam(flow.parameters(), lr=4e-3)

@@ -189,7 +189,7 @@ class CartesianTransition:
             v, log_det = v * log_scale.exp() + shift, log_det + log_scale.sum((-1, -2))
         scale = self.log_scale.exp()
         positions, velocities = self.positions + scale[..., :1] * z, scale[..., 1:] * v
-        state = State(positions.view_as(noise.positions), velocities.view_as(noise.velocities))
+        state = State(positions.reshape(noise.positions.shape), velocities.reshape(noise.velocities.shape))
         return state, log_det.expand(z.shape[:2]).reshape(noise.positions.shape[:-2])
 
     def pull(self, state: State) -> tuple[State, Float[Tensor, "*batch"]]:
@@ -203,7 +203,7 @@ class CartesianTransition:
             v, log_det = (v - shift) * (-log_scale).exp(), log_det + log_scale.sum((-1, -2))
             log_scale, shift = position(self.condition, v)
             z, log_det = (z - shift) * (-log_scale).exp(), log_det + log_scale.sum((-1, -2))
-        noise = State(z.view_as(state.positions), v.view_as(state.velocities))
+        noise = State(z.reshape(state.positions.shape), v.reshape(state.velocities.shape))
         return noise, log_det.expand(z.shape[:2]).reshape(state.positions.shape[:-2])
 
     def _flat(self, values: Tensor, channels: int) -> Tensor:
