@@ -1,0 +1,1 @@
+"""The flow: charts, networks and the distributions they return."""

@@ -1,0 +1,160 @@
+"""The internal chart: positions <-> (free torsions, whitened stiff coordinates), with its log-determinant.
+
+Bonds, angles, siblings' dihedrals and the dihedrals of rings and double-like bonds are stiff: the force field's own
+curvature makes them N(0, I) before anything is learned. The torsions that turn freely live on the circle.
+
+| symbol | variable |
+|---|---|
+| R = (r, theta, phi) a placed atom | internal |
+| H = Hessian of U_bonded/kT - ln volume | curvature |
+| z = H^(1/2) (R - R0) | stiff |
+| tau | torsions |
+| ln |dx / d(pose, R)| = sum 2 ln r + ln sin theta | log_volume |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from timewarp.flow.geometry import angle, dihedral, distance, place, wrap
+from timewarp.flow.tree import Tree, tree
+from timewarp.state import Molecule, Positions
+
+SOFTEST = 0.05  # floor of the curvature's eigenvalues, in units of the stiffness that each coordinate starts with
+
+
+class InternalChart:
+    """The chart of one molecule.
+
+    Args:
+        molecule: its graph, and its prepared geometry for signs and cis/trans.
+        bonded: U_bonded/kT of positions, twice differentiable, float64.
+        dtype: precision of the maps (the whitening is always made in float64).
+
+    Attributes:
+        tree: the Z-matrix.
+        torsions: number of free torsions.
+        stiffs: number of stiff coordinates, 3 atoms - 6 - torsions.
+        place_of_torsion: place (row of the Z-matrix) of each free torsion.
+    """
+
+    def __init__(
+        self, molecule: Molecule, bonded: Callable[[Positions], Tensor], dtype: torch.dtype = torch.float32
+    ):
+        self.dtype = dtype
+        self.tree: Tree = tree(molecule)
+        n = molecule.atoms
+        self.atoms = n
+        real = torch.ones(n, 3, dtype=torch.bool)
+        real[0] = False
+        real[1, 1:] = False
+        real[2, 2] = False
+        free = torch.zeros(n, 3, dtype=torch.bool)
+        free[:, 2] = self.tree.free
+        self.free, self.stiff = free, real & ~free
+        self.place_of_torsion = self.tree.free.nonzero()[:, 0]
+        self.torsions, self.stiffs = len(self.place_of_torsion), int(self.stiff.sum())
+        # within placement order
+        position = torch.empty(n, dtype=torch.long)
+        position[self.tree.order] = torch.arange(n)
+        self.back = position
+        self.refs = torch.where(self.tree.rows >= 0, position[self.tree.rows.clamp_min(0)], -1)
+        self._whiten(molecule, bonded)
+
+    def _whiten(self, molecule, bonded):
+        start = self.internal(molecule.reference.double()[None])[0]
+        self.prepared = start
+
+        spread = torch.eye(self.atoms * 3, dtype=start.dtype)[self.stiff.reshape(-1)]
+        rest = torch.where(self.stiff, torch.zeros_like(start), start)
+
+        def energy(stiff):
+            internal = rest + (stiff @ spread).reshape(self.atoms, 3)
+            x = self.cartesian(internal[None])
+            return bonded(x)[0] - self.log_volume(internal[None])[0]
+
+        r = start[self.stiff]
+        hessian = torch.func.hessian(energy)
+        for _ in range(30):
+            h, g = hessian(r), torch.func.grad(energy)(r)
+            values, vectors = torch.linalg.eigh(h)
+            values = values.clamp_min(1.0)
+            step = -(vectors @ ((vectors.T @ g) / values))
+            r = r + step * (0.2 / step.abs().max().clamp_min(0.2))
+            if step.abs().max() < 1e-8:
+                break
+        curvature = hessian(r)
+        values, vectors = torch.linalg.eigh(curvature)
+        self.softest = float(values.min())
+        values = values.clamp_min(SOFTEST)
+        self.mean64 = r
+        root = (vectors * values.sqrt()) @ vectors.T
+        inverse = (vectors / values.sqrt()) @ vectors.T
+        self.log_whitening = float(0.5 * values.log().sum())
+        self.mean, self.root, self.inverse_root = r.to(self.dtype), root.to(self.dtype), inverse.to(self.dtype)
+        self.geometry = rest + (r @ spread).reshape(self.atoms, 3)
+
+    def internal(self, positions: Positions) -> Float[Tensor, "*batch atoms 3"]:
+        """(bond nm, angle rad, dihedral rad) of each atom in placement order; zeros where an atom has none."""
+        x = positions[..., self.tree.order, :]
+        a, b, c = self.refs.clamp_min(0).unbind(1)
+        pa, pb, pc = x[..., a, :], x[..., b, :], x[..., c, :]
+        r = distance(x, pa)
+        rest = torch.stack([r[..., 1:2], angle(x[..., 2:3, :], pa[..., 2:3, :], pb[..., 2:3, :])], -1)
+        out = torch.zeros_like(x)
+        out[..., 1:, 0] = r[..., 1:]
+        out[..., 2:3, 1] = rest[..., 1]
+        out[..., 3:, 1] = angle(x[..., 3:, :], pa[..., 3:, :], pb[..., 3:, :])
+        out[..., 3:, 2] = dihedral(x[..., 3:, :], pa[..., 3:, :], pb[..., 3:, :], pc[..., 3:, :])
+        return out
+
+    def cartesian(self, internal: Float[Tensor, "*batch atoms 3"]) -> Positions:
+        """Positions in the chart's frame: root at the origin, second atom on x, third in the xy plane."""
+        r, bend, turn = internal.unbind(-1)
+        zero = torch.zeros_like(r[..., 0])
+        second = torch.stack([r[..., 1], zero, zero], -1)
+        if int(self.refs[2, 0]) == 1:
+            third = torch.stack([r[..., 1] - r[..., 2] * torch.cos(bend[..., 2]), r[..., 2] * torch.sin(bend[..., 2]), zero], -1)
+        else:
+            third = torch.stack([r[..., 2] * torch.cos(bend[..., 2]), r[..., 2] * torch.sin(bend[..., 2]), zero], -1)
+        placed = torch.stack([torch.zeros_like(second), second, third], -2)
+        for start, stop in self.tree.levels:
+            a, b, c = (placed[..., self.refs[start:stop, k], :] for k in range(3))
+            new = place(a, b, c, r[..., start:stop], bend[..., start:stop], turn[..., start:stop])
+            placed = torch.cat([placed, new], -2)
+        return placed[..., self.back, :]
+
+    def log_volume(self, internal: Float[Tensor, "*batch atoms 3"]) -> Float[Tensor, "*batch"]:
+        """ln of the volume element r^2 sin(theta) of all placed atoms."""
+        r, bend = internal[..., 1:, 0], internal[..., 2:, 1]
+        return 2 * torch.log(r).sum(-1) + torch.log(torch.sin(bend)).sum(-1)
+
+    def split(self, internal) -> tuple[Float[Tensor, "*batch torsions"], Float[Tensor, "*batch stiffs"]]:
+        """(tau, z) of internal coordinates."""
+        delta = internal[..., self.stiff] - self.mean.to(internal.dtype)
+        dihedrals = self.stiff.nonzero()[:, 1] == 2
+        delta = torch.where(dihedrals, wrap(delta), delta)
+        return wrap(internal[..., self.free]), delta @ self.root.to(internal.dtype)
+
+    def join(self, torsions, stiff) -> Float[Tensor, "*batch atoms 3"]:
+        """The inverse of `split`."""
+        r = self.mean.to(stiff.dtype) + stiff @ self.inverse_root.to(stiff.dtype)
+        out = r.new_zeros(*r.shape[:-1], self.atoms * 3)
+        out[..., self.stiff.reshape(-1)] = r
+        out[..., self.free.reshape(-1)] = torsions
+        return out.reshape(*r.shape[:-1], self.atoms, 3)
+
+    def forward(self, positions: Positions):
+        """(tau, z, ln |d(tau, z)/dx|), the pose left out."""
+        internal = self.internal(positions)
+        torsions, stiff = self.split(internal)
+        return torsions, stiff, self.log_whitening - self.log_volume(internal)
+
+    def inverse(self, torsions, stiff):
+        """(positions in the chart's frame, ln |d(tau, z)/dx|)."""
+        internal = self.join(torsions, stiff)
+        return self.cartesian(internal), self.log_whitening - self.log_volume(internal)

@@ -1,0 +1,234 @@
+"""The order in which a molecule's atoms are placed: a Z-matrix along the covalent graph.
+
+Each placed atom has a bond (to its parent), an angle (parent, grandparent) and a dihedral. Of the children of one
+parent only the first has the dihedral about the bond parent-grandparent; its siblings are placed relative to it.
+A dihedral is free where the force field lets the bond turn; all else is stiff. Nothing depends on the atom order
+of the file: ties are broken by the graph, then by the handedness of the prepared geometry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from timewarp.flow.geometry import dihedral
+from timewarp.state import Molecule
+
+STIFF_BARRIER = 45.0  # kJ/mol: the intrinsic barrier from which a bond does not turn
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Z-matrix of a molecule.
+
+    Attributes:
+        order: atoms in the order of placement.
+        rows: for each place in `order`, the atoms (parent, grandparent, great-grandparent); -1 for none.
+        free: for each place, whether its dihedral turns freely.
+        levels: ranges of places that can be set at once, level after level (the first three places excluded).
+    """
+
+    order: Int[Tensor, " atoms"]
+    rows: Int[Tensor, "atoms 3"]
+    free: Bool[Tensor, " atoms"]
+    levels: tuple[tuple[int, int], ...]
+
+
+def ranks(molecule: Molecule) -> np.ndarray:
+    """Rank of each atom by element, then by its neighbours' ranks, sphere after sphere; equal if equivalent."""
+    near = neighbours(molecule)
+    rank = _dense(molecule.elements.tolist())
+    for _ in range(molecule.atoms):
+        keys = [(rank[i], sorted((rank[j] for j in near[i]), reverse=True)) for i in range(molecule.atoms)]
+        finer = _dense(keys)
+        if finer == rank:
+            break
+        rank = finer
+    return np.array(rank)
+
+
+def neighbours(molecule: Molecule) -> list[list[int]]:
+    """Atoms bonded to each atom."""
+    near: list[list[int]] = [[] for _ in range(molecule.atoms)]
+    for i, j in molecule.bonds.tolist():
+        near[i].append(j)
+        near[j].append(i)
+    return near
+
+
+def distances(molecule: Molecule) -> np.ndarray:
+    """Number of bonds between each pair of atoms."""
+    near = neighbours(molecule)
+    hops = np.full((molecule.atoms, molecule.atoms), molecule.atoms)
+    for start in range(molecule.atoms):
+        hops[start, start] = 0
+        front = [start]
+        while front:
+            front = sorted({j for i in front for j in near[i] if hops[start, j] == molecule.atoms} - {start})
+            hops[start, front] = hops[start].max(where=hops[start] < molecule.atoms, initial=0) + 1
+    return hops
+
+
+def tree(molecule: Molecule) -> Tree:
+    """The Z-matrix of `molecule`.
+
+    Raises:
+        ValueError: if the covalent graph is not connected, or has fewer than four atoms.
+    """
+    near, rank, hops = neighbours(molecule), ranks(molecule), distances(molecule)
+    if molecule.atoms < 4 or hops.max() >= molecule.atoms:
+        raise ValueError("expected one connected molecule of at least 4 atoms: check the bonds of the topology")
+    x = molecule.reference
+    root = _root(molecule, near, rank, hops)
+    order: list[int] = [root]
+    rows: dict[int, tuple[int, int, int]] = {root: (-1, -1, -1)}
+
+    def choose(parent, candidates, axis):
+        """The candidates in order: heaviest rank first; equivalent ones by handedness, seen along the axis."""
+        best = max(rank[c] for c in candidates)
+        tied = [c for c in candidates if rank[c] == best]
+        if len(tied) > 1:
+            tied.sort(key=lambda c: _handedness(x, parent, axis, c, tied))
+        rest = [c for c in candidates if c not in tied]
+        return tied + sorted(rest, key=lambda c: -rank[c])
+
+    queue = [root]
+    while queue:
+        parent = queue.pop(0)
+        children = [c for c in near[parent] if c not in rows]
+        if not children:
+            continue
+        up, upper, _ = rows[parent]
+        if parent == root:
+            spine = choose(parent, children, None)
+            head = _toward(molecule, near, rank, hops, root, spine)
+            rows[head] = (root, -1, -1)
+            order.append(head)
+            queue.append(head)
+            # the root's other children are placed when a second atom beyond the head is known
+            continue
+        if up == root and upper == -1:
+            children = choose(parent, children, root)
+            rows[children[0]] = (parent, root, -1)
+            for sibling in children[1:]:
+                rows[sibling] = (parent, root, children[0])
+            others = [c for c in near[root] if c not in rows]
+            if others:
+                others = choose(root, others, parent)
+                rows[others[0]] = (root, parent, children[0])
+                for sibling in others[1:]:
+                    rows[sibling] = (root, parent, others[0])
+            order += children + others
+            queue += children + others
+            continue
+        children = choose(parent, children, up)
+        rows[children[0]] = (parent, up, upper)
+        for sibling in children[1:]:
+            rows[sibling] = (parent, up, children[0])
+        order += children
+        queue += children
+    depth = {a: 0 for a in order[:3]}
+    for a in order[3:]:
+        depth[a] = 1 + max(depth[r] for r in rows[a])
+    order.sort(key=depth.__getitem__)  # stable
+    starts = [k for k in range(3, len(order)) if depth[order[k]] != depth[order[k - 1]]] + [len(order)]
+    free = [k > 2 and _turns(molecule, near, rows, a) for k, a in enumerate(order)]
+    table = torch.tensor([rows[a] for a in order])
+    return Tree(torch.tensor(order), table, torch.tensor(free), tuple(zip(starts, starts[1:], strict=False)))
+
+
+def _dense(keys):
+    level = {key: n for n, key in enumerate(sorted({_frozen(k) for k in keys}))}
+    return [level[_frozen(k)] for k in keys]
+
+
+def _frozen(key):
+    return (key[0], tuple(key[1])) if isinstance(key, tuple) else key
+
+
+def _amides(molecule, near):
+    """Bonds (carbonyl carbon, nitrogen)."""
+    z = molecule.elements.tolist()
+    carbonyl = [c for c in range(molecule.atoms) if z[c] == 6 and any(z[o] == 8 and len(near[o]) == 1 for o in near[c])]
+    return [(c, n) for c in carbonyl for n in near[c] if z[n] == 7]
+
+
+def _root(molecule, near, rank, hops):
+    """The atom from which most amide bonds are passed from carbon to nitrogen, an alpha nitrogen where there is one."""
+    z = molecule.elements.tolist()
+    amides = _amides(molecule, near)
+    carbonyl = [c for c in range(molecule.atoms) if z[c] == 6 and any(z[o] == 8 and len(near[o]) == 1 for o in near[c])]
+
+    def score(i):
+        along = sum(int(hops[i, c] < hops[i, n]) for c, n in amides)
+        alpha = z[i] == 7 and any(hops[i, c] == 2 and z[m] == 6 for m in near[i] for c in carbonyl if c in near[m])
+        return along, bool(alpha), len(near[i]) > 1, -hops[i].max(), rank[i]
+
+    candidates = [i for i in range(molecule.atoms) if z[i] > 1]
+    return max(candidates, key=score)
+
+
+def _toward(molecule, near, rank, hops, root, candidates):
+    """The root's neighbour that most atoms lie behind (and that has neighbours of its own)."""
+    behind = [int((hops[c] < hops[root]).sum()) if len(near[c]) > 1 else -1 for c in candidates]
+    return max(candidates, key=lambda c: (behind[candidates.index(c)], rank[c]))
+
+
+def _handedness(x, parent, axis, atom, tied):
+    """Sort key among equivalent atoms: the one that sees most of the others counter-clockwise comes first."""
+    if axis is None:
+        return 0.0
+    turns = [float(dihedral(x[o], x[parent], x[axis], x[atom])) for o in tied if o != atom]
+    ahead = sum(0.2 < t < np.pi - 0.2 for t in turns)
+    spread = sum(t % (2 * np.pi) for t in turns)
+    return -10.0 * ahead + 1e-3 * spread
+
+
+def _turns(molecule, near, rows, atom):
+    parent, up, beyond = rows[atom]
+    if rows[beyond][:2] == (parent, up):
+        return False  # placed relative to its first sibling
+    if _in_ring(near, parent, up):
+        return False
+    return barrier(molecule, parent, up) < STIFF_BARRIER
+
+
+def _in_ring(near, i, j):
+    seen, front = {i}, [k for k in near[i] if k != j]
+    while front:
+        if j in front:
+            return True
+        seen |= set(front)
+        front = list({m for k in front for m in near[k]} - seen)
+    return False
+
+
+def barrier(molecule: Molecule, j: int, k: int) -> float:
+    """Height (kJ/mol) of the periodic-torsion energy of turning the bond j-k as a rigid rotor."""
+    profile = rotor(molecule, j, k)
+    return float(profile.max() - profile.min())
+
+
+def rotor(molecule: Molecule, j: int, k: int, count: int = 72) -> np.ndarray:
+    """Periodic-torsion energy (kJ/mol) of turning the bond j-k by 2 pi n / count from the prepared geometry."""
+    ff = molecule.forcefield
+    index = ff.torsion_index
+    axis = torch.tensor([j, k])
+    about = ((index[:, 1:3] == axis).all(1)) | ((index[:, 1:3] == axis.flip(0)).all(1))
+    proper = [_bonded(molecule, row) for row in index.tolist()]
+    about &= torch.tensor(proper, dtype=torch.bool).reshape(-1)
+    x = molecule.reference[index[about]]
+    phi = dihedral(*x.unbind(1))
+    turn = torch.arange(count) * (2 * np.pi / count)
+    n, phase, height = ff.torsion_periodicity[about], ff.torsion_phase[about], ff.torsion_barrier[about]
+    energy = height * (1 + torch.cos(n * (phi + turn[:, None]) - phase))
+    return energy.sum(1).numpy()
+
+
+def _bonded(molecule, row):
+    pairs = {frozenset(b) for b in molecule.bonds.tolist()}
+    return all(frozenset(row[k : k + 2]) in pairs for k in range(3))
