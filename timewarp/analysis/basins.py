@@ -105,7 +105,7 @@ def populations(
         if spread is None and error is not None:
             variance = (error / share) ** 2 + (rows[0][2] / rows[0][1]) ** 2 + 2 / min(size, rows[0][3])
             spread = thermal * float(np.sqrt(variance))
-        result.append(Population(name, share, error, -thermal * float(np.log(share / rows[0][1])), spread, chains))
+        result.append(Population(name, share, error, thermal * float(np.log(rows[0][1] / share)), spread, chains))
     return result
 
 

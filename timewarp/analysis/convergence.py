@@ -16,7 +16,7 @@ import numpy as np
 RHAT = 1.01
 ESS_PER_CHAIN = 100
 CHAINS = 4
-NAMED = 6  # reasons of one sort that are spelled out; the rest is counted
+NAMED = 3  # reasons of one sort that are spelled out; the rest is counted
 
 Diagnostic = Callable[[np.ndarray], float]
 
@@ -82,7 +82,7 @@ def _worst(parts, ess, rhat):
     if not all(np.isfinite(part).all() for part in parts):
         return 0.0, None, "has values that are not finite"
     if parts[0].shape[1] < 4:
-        return 0.0, None, f"has {parts[0].shape[1]} draws a chain, too few for any statistics"
+        return 0.0, None, "has fewer than 4 draws a chain, too few for any statistics"
     stuck = np.flatnonzero(np.all([np.ptp(part, axis=1) == 0 for part in parts], axis=0))
     if len(stuck) == len(parts[0]):
         return 0.0, None, "never changed in any chain"
@@ -95,7 +95,9 @@ def _worst(parts, ess, rhat):
 
 
 def _shortened(reasons):
-    return reasons if len(reasons) <= NAMED else [*reasons[:NAMED], f"and {len(reasons) - NAMED} more like this"]
+    return (
+        reasons if len(reasons) <= NAMED + 1 else [*reasons[:NAMED], f"and {len(reasons) - NAMED} more like the last"]
+    )
 
 
 def _above(value):

@@ -23,9 +23,11 @@ figure, .card, pre { margin: 0; background: #fff; border: 1px solid var(--line);
 figure, .card, pre { overflow-x: auto }
 figure img { display: block; width: 100%; height: auto; max-width: 480px; margin: 0 auto }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums }
-th { text-align: left; font-weight: 600 } td + td, th + th { text-align: right }
-th, td { padding: 4px 8px; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere }
-tr:last-child td { border-bottom: 0 } td.off { color: #b1500d; font-weight: 600 }
+th { text-align: left; font-weight: 600; hyphens: none } td + td, th + th { text-align: right }
+th, td { padding: 4px 8px; border-bottom: 1px solid var(--line); vertical-align: top }
+td { overflow-wrap: anywhere }
+tr:last-child td { border-bottom: 0 }
+.words td { text-align: left } .numbers td { white-space: nowrap } td.off { color: #b1500d; font-weight: 600 }
 pre { font-size: .85rem; padding: 10px 12px }
 summary { cursor: pointer; font-weight: 600; margin: .6rem 0 }
 @media print { body { background: #fff } figure, .card { break-inside: avoid } }
@@ -64,8 +66,16 @@ def figure(svg: str, alt: str) -> str:
     return f'<figure><img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}"></figure>'
 
 
-def table(header: Sequence[str] | None, rows: Iterable[Sequence[str]], off: Iterable[tuple[int, int]] = ()) -> str:
-    """A table in a card; cells at (row, column) in `off` are marked as out of bounds."""
+def table(
+    header: Sequence[str] | None,
+    rows: Iterable[Sequence[str]],
+    off: Iterable[tuple[int, int]] = (),
+    words: bool = False,
+) -> str:
+    """A table in a card; cells at (row, column) in `off` are marked. With a header, cells do not wrap.
+
+    `words` sets all columns to the left, for text; otherwise all but the first stand to the right, for numbers.
+    """
     marked = set(off)
     lines = []
     if header:
@@ -74,7 +84,8 @@ def table(header: Sequence[str] | None, rows: Iterable[Sequence[str]], off: Iter
         cells = (f"<td{' class=off' if (i, k) in marked else ''}>{escape(cell)}</td>" for k, cell in enumerate(row))
         lines.append("<tr>" + "".join(cells) + "</tr>")
     body = "\n".join(lines)
-    return f'<div class="card"><table>\n{body}\n</table></div>' if lines else ""
+    kind = ' class="words"' if words else ' class="numbers"' if header else ""
+    return f'<div class="card"><table{kind}>\n{body}\n</table></div>' if lines else ""
 
 
 def verdict_box(kind: str, headline: str, reasons: Iterable[str], note: str) -> str:

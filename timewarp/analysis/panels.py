@@ -15,7 +15,7 @@ from timewarp.analysis import plots
 from timewarp.analysis.basins import REGIONS, populations, states
 from timewarp.analysis.ensemble import Ensemble
 from timewarp.analysis.log import ChainLog
-from timewarp.analysis.page import details, figure, grid, paragraph, table
+from timewarp.analysis.page import figure, grid, paragraph, table
 from timewarp.analysis.tica import Tica, fit_tica
 
 LAGS = (100, 30, 10, 3, 1)  # frames; the longest that leaves a correlation to see is taken
@@ -48,8 +48,13 @@ def states_panels(
             "One letter a residue, by its region of the Ramachandran map. Errors are one standard error, free energies "
             "are against the most populated state, and the last column counts the chains that visited the state."
         ),
-        grid([figure(plots.bars(shown, "Populations"), "Bar chart of the populations of states"), listing]),
-        details("What the letters mean", table(None, letters)),
+        grid(
+            [
+                figure(plots.bars(shown, "Populations"), "Bar chart of the populations of states"),
+                listing,
+                table(None, letters, words=True),
+            ]
+        ),
     ]
     if len(rows) > len(shown):
         rest = 100 * sum(row.share for row in rows[SHOWN_STATES:])

@@ -94,7 +94,7 @@ def histogram(chains: Sequence[np.ndarray], title: str, label: str) -> str:
 
     def draw(figure):
         axes = figure.add_subplot()
-        low, high = np.quantile(pooled, [0.001, 0.999])
+        low, high = np.quantile(pooled, [0.001, 0.999] if len(pooled) > 1000 else [0, 1])
         edges = np.linspace(
             *_range(pooled[(pooled >= low) & (pooled <= high)]), int(np.clip(np.sqrt(len(pooled)), 10, 50)) + 1
         )
@@ -135,7 +135,7 @@ def strips(angles: Mapping[str, np.ndarray], title: str) -> str:
             for i, colour in _chosen(len(values)):
                 size = 2.5 if len(keep) > 50 else 12
                 axes.scatter(keep, np.degrees(values[i, keep]), s=size, lw=0, color=colour, alpha=0.6, rasterized=True)
-            axes.set(ylim=(-185, 185), yticks=(-180, 0, 180))
+            axes.set(ylim=(-185, 185), yticks=(-120, 0, 120))
             axes.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=2)
             axes.tick_params(labelsize=6.5)
         rows[0].set_title(title)

@@ -38,7 +38,7 @@ class Tica:
 
 
 def fit_tica(
-    chains: Iterable[Float[np.ndarray, "frames features"]], lag: int, dim: int = 2, kinetic: bool = False
+    chains: Iterable[Float[np.ndarray, "_frames features"]], lag: int, dim: int = 2, kinetic: bool = False
 ) -> Tica:
     r"""TICA by the symmetrised estimator, for reversible chains of any lengths.
 

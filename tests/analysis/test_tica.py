@@ -1,0 +1,55 @@
+"""TICA finds the slow direction and its relaxation time, whatever the scale of the fast one."""
+
+import numpy as np
+import pytest
+
+from timewarp.analysis.tica import fit_tica
+
+
+def process(rng, chains=4, frames=20000, slow=0.98, fast=0.5):
+    """Two autoregressive coordinates, the fast one with a hundred times the variance, then rotated by 30 degrees."""
+    noise = rng.normal(size=(frames, chains, 2))
+    x = np.zeros((frames, chains, 2))
+    rates = np.array([slow, fast])
+    for t in range(1, frames):
+        x[t] = rates * x[t - 1] + np.sqrt(1 - rates**2) * noise[t]
+    x = x.swapaxes(0, 1)
+    turn = np.array([[np.cos(np.pi / 6), -np.sin(np.pi / 6)], [np.sin(np.pi / 6), np.cos(np.pi / 6)]])
+    return x, (x * [1.0, 10.0]) @ turn.T
+
+
+def test_the_slow_coordinate_and_its_time_come_back(rng):
+    hidden, seen = process(rng)
+    model = fit_tica(seen, lag=5)
+    found = model(seen)
+    assert abs(np.corrcoef(found[..., 0].ravel(), hidden[..., 0].ravel())[0, 1]) > 0.99
+    np.testing.assert_allclose(model.eigenvalues, [0.98**5, 0.5**5], atol=0.02)
+    assert model.timescales[0] == pytest.approx(-1 / np.log(0.98), rel=0.15)
+    np.testing.assert_allclose(found.reshape(-1, 2).std(0), 1, atol=0.02)
+
+
+def test_pairs_are_taken_within_chains_only(rng):
+    # short chains that each sit elsewhere: within a chain nothing correlates, across the joins nothing may
+    chains = [rng.normal(size=(int(n), 1)) for n in rng.integers(3, 8, size=3000)]
+    assert abs(fit_tica(chains, lag=2).eigenvalues[0]) < 0.05
+
+
+def test_linearly_dependent_features_change_nothing(rng):
+    _, seen = process(rng, frames=4000)
+    doubled = np.concatenate([seen, seen[..., :1] - seen[..., 1:], np.ones_like(seen[..., :1])], axis=-1)
+    plain, more = fit_tica(seen, lag=5), fit_tica(doubled, lag=5, dim=4)
+    np.testing.assert_allclose(more.eigenvalues, plain.eigenvalues, atol=1e-6)
+    assert abs(np.corrcoef(more(doubled)[..., 0].ravel(), plain(seen)[..., 0].ravel())[0, 1]) > 1 - 1e-6
+
+
+def test_the_kinetic_map_scales_by_the_eigenvalue(rng):
+    _, seen = process(rng, frames=4000)
+    model = fit_tica(seen, lag=5, kinetic=True)
+    np.testing.assert_allclose(model(seen).reshape(-1, 2).std(0), np.abs(model.eigenvalues), rtol=0.02)
+
+
+def test_what_cannot_be_fitted_says_so():
+    with pytest.raises(ValueError, match="a shorter lag"):
+        fit_tica([np.zeros((3, 2))], lag=3)
+    with pytest.raises(ValueError, match="constant"):
+        fit_tica([np.ones((30, 2))], lag=3)
