@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+
+class ResourceMissing(FileNotFoundError):
+    """There is no such checkpoint or peptide; the message says what there is."""
+
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -30,7 +35,7 @@ def checkpoint_path(name: str | Path) -> Path:
     """The .json file of a checkpoint: the name of one that came with the package, or a path of one's own.
 
     Raises:
-        FileNotFoundError: with what was looked for, and what there is.
+        ResourceMissing: with what was looked for, and what there is.
     """
     own = Path(name)
     if own.suffix in (".json", ".safetensors") or own.parent != Path():
@@ -42,7 +47,7 @@ def peptide_path(name: str | Path) -> Path:
     """The .pdb file of an example peptide.
 
     Raises:
-        FileNotFoundError: with what was looked for, and what there is.
+        ResourceMissing: with what was looked for, and what there is.
     """
     return _existing(folder("peptides") / f"{Path(name).stem}.pdb", "peptide", peptides())
 
@@ -52,5 +57,5 @@ def _existing(path: Path, kind: str, there: list[Path]) -> Path:
     for file in needed:
         if not file.is_file():
             names = ", ".join(p.stem for p in there) or "none"
-            raise FileNotFoundError(f"no {kind} file {file}; the package has: {names}")
+            raise ResourceMissing(f"no {kind} file {file}; the package has: {names}")
     return path

@@ -1,0 +1,13 @@
+"""One thread a test process, the same examples each time; shapes are checked (see addopts in pyproject.toml)."""
+
+import os
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENMM_CPU_THREADS"):
+    os.environ[name] = "1"  # before torch and OpenMM are loaded, here and in what the tests start
+
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+torch.set_num_threads(1)
+settings.register_profile("same", deadline=None, derandomize=True, database=None)
+settings.load_profile("same")

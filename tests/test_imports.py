@@ -1,0 +1,183 @@
+"""Imports go one way: this table is the design's, and the walk over the syntax trees holds every file to it."""
+
+import ast
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "timewarp"
+
+BASE = {"units", "forcefield", "state", "kernel"}
+RUN = {"atomic", "claim", "dcd", "snapshot", "output", "settings", "resources"}
+ALL = {"*"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "__init__": {"forcefield", "kernel", "state"},
+    # what everybody stands on
+    "units": set(),
+    "forcefield": {"units"},
+    "state": {"units", "forcefield"},
+    "kernel": {"units", "forcefield", "state"},
+    # the parts, which do not know one another
+    "flow": BASE,
+    "energy": BASE,
+    "mcmc": BASE,
+    "md": BASE,
+    "analysis": BASE | {"dcd"},
+    "training": set(),
+    # the run directory and what a user asks for
+    "atomic": set(),
+    "dcd": set(),
+    "snapshot": set(),
+    "claim": set(),
+    "output": {"atomic", "claim", "dcd", "snapshot"},
+    "settings": set(),
+    "resources": set(),
+    "interrupt": set(),
+    "summary": {"settings"},
+    "failure": {"claim", "md", "resources", "settings"},
+    "inventory": {"md", "resources"},
+    # where they meet
+    "assemble": BASE | RUN | {"flow", "energy", "mcmc", "md", "analysis", "training", "interrupt"},
+    "bench": ALL - {"cli"},
+    "cli": ALL,
+}
+ONLY_IN = {
+    "openmm": {"md"},
+    "pdbfixer": {"md"},
+    "simtk": set(),
+    "mdtraj": {"md", "analysis", "assemble", "bench"},
+    "typer": {"cli", "failure"},
+    "rich": {"cli"},
+    "matplotlib": {"analysis", "bench"},
+}
+BARRED = {"bench": {"cli"}}
+
+
+def imports(tree: ast.AST, module: list[str], is_package: bool) -> Iterator[tuple[int, str]]:
+    """Every module that the tree names in an import, absolute, with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            anchor = module if is_package else module[:-1]
+            start = anchor[: len(anchor) - node.level + 1] if node.level else []
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("import_module", "__import__"):
+                yield node.lineno, str(node.args[0].value)
+
+
+def violations(package: Path) -> list[str]:
+    """What breaks the table, as FILE:LINE and a sentence."""
+    found = []
+    for file in sorted(package.rglob("*.py")):
+        where = file.relative_to(package).with_suffix("")
+        unit = where.parts[0]
+        at = f"{file.relative_to(package)}"
+        if unit not in MAY_IMPORT:
+            found.append(f"{at}:1 {unit} is not in the table of tests/test_imports.py; add it with what it may import")
+            continue
+        is_package = where.name == "__init__"
+        module = ["timewarp", *(where.parts[:-1] if is_package else where.parts)]
+        tree = ast.parse(file.read_text())
+        for line, name in imports(tree, module, is_package):
+            top, *rest = name.split(".")
+            if top == "timewarp" and rest and rest[0] not in {unit} | MAY_IMPORT[unit]:
+                names_all = MAY_IMPORT[unit] == ALL and rest[0] in MAY_IMPORT.keys() - BARRED.get(unit, set())
+                public = unit == "cli" and rest[0] == "__version__"
+                if not names_all and not public:
+                    found.append(f"{at}:{line} {unit} imports {rest[0]}")
+            if top in ONLY_IN and unit not in ONLY_IN[top]:
+                found.append(f"{at}:{line} {unit} imports {top}")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and node.id == "print" and unit != "cli":
+                found.append(f"{at}:{node.lineno} {unit} prints")
+    return found
+
+
+def test_the_package_keeps_to_the_table():
+    assert violations(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "complaint"),
+    [
+        ("flow/model.py", "from timewarp.energy import Potential", "flow/model.py:1 flow imports energy"),
+        ("flow/model.py", "from ..energy import Potential", "flow/model.py:1 flow imports energy"),
+        ("flow/__init__.py", "from .. import energy", "flow/__init__.py:1 flow imports energy"),
+        ("energy/a/b.py", "import timewarp.md.system", "energy/a/b.py:1 energy imports md"),
+        ("mcmc/chain.py", "def f():\n    from timewarp import flow", "mcmc/chain.py:2 mcmc imports flow"),
+        (
+            "md/energy.py",
+            "import importlib\nimportlib.import_module('timewarp.mcmc')",
+            "md/energy.py:2 md imports mcmc",
+        ),
+        ("kernel.py", "if TYPE_CHECKING:\n    from timewarp.flow import Flow", "kernel.py:2 kernel imports flow"),
+        ("units.py", "from timewarp.state import State", "units.py:1 units imports state"),
+        ("training/fit.py", "from timewarp.units import kT", "training/fit.py:1 training imports units"),
+        ("energy/potential.py", "import openmm.app", "energy/potential.py:1 energy imports openmm"),
+        ("assemble.py", "from openmm import app", "assemble.py:1 assemble imports openmm"),
+        ("analysis/page.py", "from pdbfixer import PDBFixer", "analysis/page.py:1 analysis imports pdbfixer"),
+        ("energy/pairs.py", "import mdtraj", "energy/pairs.py:1 energy imports mdtraj"),
+        ("bench.py", "from timewarp import cli", "bench.py:1 bench imports cli"),
+        ("assemble.py", "from timewarp.cli import app", "assemble.py:1 assemble imports cli"),
+        ("assemble.py", "print('done')", "assemble.py:1 assemble prints"),
+        ("flow/model.py", "debug = print", "flow/model.py:1 flow prints"),
+        ("helpers.py", "", "helpers.py:1 helpers is not in the table"),
+    ],
+)
+def test_a_wrong_import_is_found(tmp_path, file, code, complaint):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(code)
+    (found,) = violations(tmp_path)
+    assert found.startswith(complaint)
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [
+        ("flow/model.py", "from timewarp.flow.chart import Chart\nfrom . import data\nfrom ..kernel import run"),
+        ("md/system.py", "import openmm\nfrom pdbfixer import PDBFixer\nfrom timewarp.units import kT"),
+        ("cli.py", "from timewarp import assemble\nimport timewarp.md.system\nprint('done')"),
+        ("bench.py", "from timewarp.assemble import sample\nfrom timewarp.flow import model"),
+    ],
+)
+def test_a_right_import_is_not(tmp_path, file, code):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(code)
+    assert violations(tmp_path) == []
+
+
+def interpreter(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+
+
+def test_training_and_the_torch_energy_work_where_openmm_and_mdtraj_are_not_installed():
+    done = interpreter("""
+        import importlib, pkgutil, sys
+        for name in ("openmm", "pdbfixer", "mdtraj"):
+            sys.modules[name] = None  # an import of it raises ImportError
+        import timewarp
+        for part in ("flow", "energy", "mcmc", "training", "kernel", "output", "settings"):
+            module = importlib.import_module(f"timewarp.{part}")
+            for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
+                importlib.import_module(f"timewarp.{part}.{found.name}")
+    """)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_loads_nothing_heavy_until_a_command_runs():
+    done = interpreter("""
+        import sys, timewarp.cli
+        heavy = {"openmm", "pdbfixer", "mdtraj", "scipy", "nflows", "matplotlib", "rich.progress"}
+        sys.exit(", ".join(sorted(heavy & sys.modules.keys())) or 0)
+    """)
+    assert (done.returncode, done.stderr.strip()) == (0, "")

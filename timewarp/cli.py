@@ -1,0 +1,244 @@
+"""The command `timewarp`: options in, one call, exit status out (0 done, 1 failed, 2 bad input).
+
+A command turns its options into settings and hands them over with a progress bar and a way to be stopped.
+Everything heavy is imported inside a command.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from timewarp.interrupt import Interrupt
+from timewarp.settings import (
+    Chart,
+    DataSettings,
+    Device,
+    ExploreSettings,
+    MDSettings,
+    Protocol,
+    RunSettings,
+    SampleSettings,
+    TrainSettings,
+    Work,
+)
+from timewarp.summary import summary
+
+app = typer.Typer(
+    help="Enhanced sampling of peptides by a transferable normalizing flow, exact for the OpenMM potential.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Pdb = Annotated[Path, typer.Argument(metavar="PDB", help="A PDB or mmCIF file of a peptide of 1 to 10 residues.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Directory for the results; a new one, or see --resume.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random numbers.")]
+On = Annotated[Device, typer.Option(help="Where to compute; auto is CUDA where there is one.")]
+Seconds = Annotated[float | None, typer.Option(metavar="S", help="Wall-clock limit; 60 where --steps is absent.")]
+Limit = Annotated[float | None, typer.Option(metavar="S", help="Wall-clock limit.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in DIR, if there is one.")]
+Tests = Annotated[int | None, typer.Option(metavar="N", help="Tested proposals a chain, in all.")]
+Chains = Annotated[int, typer.Option(metavar="C", help="Chains side by side.")]
+Kelvin = Annotated[float, typer.Option(metavar="K", help="Temperature in kelvin.")]
+Checkpoint = Annotated[str, typer.Option(metavar="NAME", help="A checkpoint of the package, or a path to a .json.")]
+
+
+@app.command()
+def build(
+    sequence: Annotated[str, typer.Argument(metavar="SEQUENCE", help="AVSA, or names: ACE-ALA-HIP-NME.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The PDB file to write.")],
+) -> None:
+    """Build a PDB file of a sequence."""
+    from timewarp.md.system import prepare_sequence, write_pdb
+
+    prepared = prepare_sequence(sequence)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_pdb(prepared.topology, prepared.positions, out)
+    print(f"wrote {out}: {prepared.sequence}, {len(prepared.positions)} atoms")
+
+
+@app.command()
+def sample(
+    pdb: Pdb,
+    out: Out,
+    steps: Tests = None,
+    seconds: Seconds = None,
+    chains: Chains = SampleSettings.chains,
+    checkpoint: Checkpoint = SampleSettings.checkpoint,
+    width: Annotated[int, typer.Option(metavar="B", help="Proposals made at once for a chain.")] = SampleSettings.width,
+    temperature: Kelvin = SampleSettings.temperature,
+    seed: Seed = 0,
+    device: On = Device.AUTO,
+    resume: Resume = False,
+) -> None:
+    """Sample the Boltzmann distribution of a peptide, exactly."""
+    settings = SampleSettings(
+        pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds), chains=chains, checkpoint=checkpoint,
+        width=width, temperature=temperature, seed=seed, device=device, resume=resume,
+    )  # fmt: skip
+    _watch("sample", settings)
+
+
+@app.command()
+def explore(
+    pdb: Pdb,
+    out: Out,
+    steps: Tests = None,
+    seconds: Seconds = None,
+    chains: Chains = ExploreSettings.chains,
+    checkpoint: Checkpoint = ExploreSettings.checkpoint,
+    rise: Annotated[float, typer.Option(help="Most a move may raise the energy, kJ/mol.")] = ExploreSettings.rise,
+    temperature: Kelvin = ExploreSettings.temperature,
+    seed: Seed = 0,
+    device: On = Device.AUTO,
+    resume: Resume = False,
+) -> None:
+    """Find the states of a peptide fast; what it writes is not exact, and says so."""
+    settings = ExploreSettings(
+        pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds), chains=chains, checkpoint=checkpoint,
+        rise=rise, temperature=temperature, seed=seed, device=device, resume=resume,
+    )  # fmt: skip
+    _watch("explore", settings)
+
+
+@app.command()
+def md(
+    pdb: Pdb,
+    out: Out,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Integration steps a chain, in all.")] = None,
+    seconds: Seconds = None,
+    chains: Chains = MDSettings.chains,
+    protocol: Annotated[Protocol, typer.Option(help="paper: 0.5 fs; tuned: 4 fs.")] = Protocol.TUNED,
+    interval: Annotated[float, typer.Option(metavar="PS", help="Time between saved frames.")] = MDSettings.interval,
+    temperature: Kelvin = MDSettings.temperature,
+    seed: Seed = 0,
+    device: On = Device.AUTO,
+    resume: Resume = False,
+) -> None:
+    """Run Langevin molecular dynamics with OpenMM, as a baseline."""
+    settings = MDSettings(
+        pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds), chains=chains, protocol=protocol,
+        interval=interval, temperature=temperature, seed=seed, device=device, resume=resume,
+    )  # fmt: skip
+    _watch("md", settings)
+
+
+@app.command()
+def data(
+    sequences: Annotated[list[str], typer.Argument(metavar="SEQUENCE...", help="Sequences, or files with one a line.")],
+    out: Out,
+    replicas: Annotated[int, typer.Option(help="Replicas of each peptide.")] = DataSettings.replicas,
+    picoseconds: Annotated[float, typer.Option(help="Length of a replica.")] = DataSettings.picoseconds,
+    temperature: Kelvin = DataSettings.temperature,
+    seconds: Limit = None,
+    seed: Seed = 0,
+    device: On = Device.AUTO,
+    resume: Resume = False,
+) -> None:
+    """Make training data for many peptides."""
+    settings = DataSettings(
+        sequences=tuple(sequences), out=out, replicas=replicas, picoseconds=picoseconds, temperature=temperature,
+        seconds=seconds, seed=seed, device=device, resume=resume,
+    )  # fmt: skip
+    _watch("data", settings)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A directory made by `timewarp data`.")],
+    out: Out,
+    name: Annotated[str, typer.Option(help="Name of the checkpoint.")] = TrainSettings.name,
+    chart: Annotated[Chart, typer.Option(help="Coordinates of the flow.")] = Chart.INTERNAL,
+    velocities: Annotated[int, typer.Option(help="Velocity channels, 0 to 3.")] = TrainSettings.velocities,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Training steps, in all.")] = None,
+    batch: Annotated[int, typer.Option(help="States a step.")] = TrainSettings.batch,
+    learning_rate: Annotated[float, typer.Option(help="The highest.")] = TrainSettings.learning_rate,
+    seconds: Limit = None,
+    seed: Seed = 0,
+    device: On = Device.AUTO,
+    resume: Resume = False,
+) -> None:
+    """Train a flow."""
+    settings = TrainSettings(
+        data=data, out=out, name=name, chart=chart, velocities=velocities, steps=steps, batch=batch,
+        learning_rate=learning_rate, seconds=seconds, seed=seed, device=device, resume=resume,
+    )  # fmt: skip
+    _watch("train", settings)
+
+
+@app.command()
+def info() -> None:
+    """Say which versions, platforms, checkpoints and example peptides there are."""
+    from timewarp.inventory import inventory
+
+    for name, value in inventory():
+        print(f"{name:<12} {value}")
+
+
+def main() -> None:
+    """The entry point: runs a command and ends the process with its status."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: list[str]) -> int:
+    """Run a command and return its status; an error is one line on stderr (with TIMEWARP_DEBUG=1 a traceback too)."""
+    debug = os.environ.get("TIMEWARP_DEBUG") == "1"
+    if not debug:
+        warnings.simplefilter("ignore")
+    try:
+        return app(arguments or ["--help"], prog_name="timewarp", standalone_mode=False) or 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        from timewarp.failure import describe
+
+        status, line = describe(error)
+        _say(f"timewarp: {line}")
+        return status
+
+
+def _limit(steps: int | None, seconds: float | None) -> float | None:
+    return 60.0 if steps is None and seconds is None else seconds
+
+
+def _watch(work: str, settings: RunSettings) -> None:
+    """Call the function `work` of the assembling module, with a progress bar and an ear for Ctrl-C."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    quiet = not console.is_terminal or os.environ.get("RANK", "0") != "0"
+    columns = (
+        TextColumn(f"timewarp {work}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Interrupt(_say) as stop, Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+        from timewarp import assemble
+
+        task = bar.add_task("starting", total=1.0)
+        run: Work = getattr(assemble, work)
+        report = run(settings, lambda share, text: bar.update(task, completed=share, description=text), stop)
+    for line in summary(report):
+        print(line)
+    if stop.asked:
+        print("stopped when asked, and saved; --resume continues")
+    print(f"results in {settings.out}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""What a user asks for: one frozen dataclass a command, whose fields are the options of the command line.
+
+They hold plain values alone, so that they cost nothing to import, and refuse what cannot be meant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+Progress = Callable[[float, str], None]  # the share that is done, 0 to 1, and a few words on how it goes
+Stop = Callable[[], bool]  # whether to finish the current step, save, report and return
+Report = Mapping[str, Any]  # what report.json holds
+Work = Callable[[Any, Progress, Stop], Report]  # what a command hands its settings to
+
+
+class SettingsError(ValueError):
+    """An option that cannot be meant. The message is one line: what was expected, what was found."""
+
+
+class Device(StrEnum):
+    """Where tensors live; `auto` is CUDA where there is one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+    def resolve(self) -> str:
+        """The name that torch knows.
+
+        Raises:
+            SettingsError: if CUDA is asked for and there is none.
+        """
+        import torch
+
+        if self is Device.CUDA and not torch.cuda.is_available():
+            raise SettingsError("expected a CUDA device for --device cuda, found none; use --device cpu or auto")
+        return "cuda" if self is not Device.CPU and torch.cuda.is_available() else "cpu"
+
+
+class Protocol(StrEnum):
+    """How MD is integrated: `paper` is 0.5 fs, unconstrained, 0.3/ps; `tuned` is 4 fs, HBonds, hydrogens of 3 amu."""
+
+    PAPER = "paper"
+    TUNED = "tuned"
+
+
+class Chart(StrEnum):
+    """The coordinates that a flow works in: `internal` is ours, `cartesian` the published one."""
+
+    INTERNAL = "internal"
+    CARTESIAN = "cartesian"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What every command that leaves a directory has in common."""
+
+    out: Path
+    seed: int = 0
+    device: Device = Device.AUTO
+    seconds: float | None = None  # wall-clock; None for no limit
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**63, "--seed", "0 or more, below 2^63", self.seed)
+        _require(self.seconds is None or 0 < self.seconds < math.inf, "--seconds", "more than 0", self.seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainSettings(RunSettings):
+    """A command that runs chains of one peptide, until `steps` (a chain, in all) or `seconds` are over."""
+
+    pdb: Path
+    steps: int | None = None
+    chains: int = 1
+    temperature: float = 310.0  # K
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.steps is None or self.steps >= 1, "--steps", "1 or more", self.steps)
+        _require(self.steps or self.seconds, "a run", "a limit, --steps or --seconds", "neither")
+        _require(self.chains >= 1, "--chains", "1 or more", self.chains)
+        _require(0 < self.temperature < math.inf, "--temperature", "a positive number of kelvin", self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings(ChainSettings):
+    """`timewarp sample`: exact chains; steps are tested proposals a chain."""
+
+    chains: int = 10
+    checkpoint: str = "2aa"
+    width: int = 100  # proposals at once
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.width >= 1, "--width", "1 or more", self.width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreSettings(ChainSettings):
+    """`timewarp explore`: chains that are not exact; steps are tested proposals a chain."""
+
+    chains: int = 100
+    checkpoint: str = "2aa"
+    rise: float = 300.0  # kJ/mol, the most by which a move may raise the energy
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.rise > 0, "--rise", "more than 0 kJ/mol", self.rise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MDSettings(ChainSettings):
+    """`timewarp md`: Langevin MD with OpenMM; steps are integration steps."""
+
+    protocol: Protocol = Protocol.TUNED
+    interval: float = 1.0  # ps between saved frames
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 < self.interval < math.inf, "--interval", "a positive number of ps", self.interval)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(RunSettings):
+    """`timewarp data`: training sets of many peptides."""
+
+    sequences: tuple[str, ...]  # each a sequence, or a file with one a line
+    replicas: int = 64
+    picoseconds: float = 100.0  # a replica
+    temperature: float = 310.0  # K
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.sequences, "SEQUENCE...", "at least one", "none")
+        _require(self.replicas >= 1, "--replicas", "1 or more", self.replicas)
+        _require(0 < self.picoseconds < math.inf, "--picoseconds", "more than 0", self.picoseconds)
+        _require(0 < self.temperature < math.inf, "--temperature", "a positive number of kelvin", self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(RunSettings):
+    """`timewarp train`: a checkpoint from data; `out` gets NAME.json and NAME.safetensors."""
+
+    data: Path
+    name: str = "flow"
+    chart: Chart = Chart.INTERNAL
+    velocities: int = 0  # channels; 3 is the published flow
+    steps: int | None = None
+    batch: int = 256
+    learning_rate: float = 5e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.steps is None or self.steps >= 1, "--steps", "1 or more", self.steps)
+        _require(self.steps or self.seconds, "training", "a limit, --steps or --seconds", "neither")
+        _require(0 <= self.velocities <= 3, "--velocities", "0 to 3", self.velocities)
+        _require(self.batch >= 1, "--batch", "1 or more", self.batch)
+        _require(0 < self.learning_rate < math.inf, "--learning-rate", "a positive number", self.learning_rate)
+
+
+def _require(holds: object, what: str, expected: str, got: object) -> None:
+    if not holds:
+        raise SettingsError(f"{what}: expected {expected}, got {got}")
