@@ -24,7 +24,7 @@ from timewarp.flow.geometry import angle, dihedral, distance, place, wrap
 from timewarp.flow.tree import Tree, tree
 from timewarp.state import Molecule, Positions
 
-SOFTEST = 0.05  # floor of the curvature's eigenvalues, in units of the stiffness that each coordinate starts with
+SOFTEST = 1.0  # floor of the curvature's eigenvalues, 1/rad^2: a coordinate softer than a radian is not stiff
 
 
 class InternalChart:
@@ -63,11 +63,12 @@ class InternalChart:
         position[self.tree.order] = torch.arange(n)
         self.back = position
         self.refs = torch.where(self.tree.rows >= 0, position[self.tree.rows.clamp_min(0)], -1)
-        self._whiten(molecule, bonded)
+        self.prepared = self.internal(molecule.reference.double()[None])[0]
+        self._relax(bonded)
 
-    def _whiten(self, molecule, bonded):
-        start = self.internal(molecule.reference.double()[None])[0]
-        self.prepared = start
+    def _relax(self, bonded):
+        """Minimise the bonded energy over the stiff coordinates, the torsions held, and whiten there."""
+        start = self.prepared
 
         spread = torch.eye(self.atoms * 3, dtype=start.dtype)[self.stiff.reshape(-1)]
         rest = torch.where(self.stiff, torch.zeros_like(start), start)
@@ -87,16 +88,26 @@ class InternalChart:
             r = r + step * (0.2 / step.abs().max().clamp_min(0.2))
             if step.abs().max() < 1e-8:
                 break
-        curvature = hessian(r)
+        self.whiten(r, hessian(r))
+
+    def whiten(self, mean: Float[Tensor, " stiffs"], curvature: Float[Tensor, "stiffs stiffs"]) -> None:
+        """Take `mean` and `curvature` (float64) of the stiff coordinates: z = H^(1/2) (R - R0)."""
         values, vectors = torch.linalg.eigh(curvature)
-        self.softest = float(values.min())
         values = values.clamp_min(SOFTEST)
-        self.mean64 = r
         root = (vectors * values.sqrt()) @ vectors.T
         inverse = (vectors / values.sqrt()) @ vectors.T
         self.log_whitening = float(0.5 * values.log().sum())
-        self.mean, self.root, self.inverse_root = r.to(self.dtype), root.to(self.dtype), inverse.to(self.dtype)
-        self.geometry = rest + (r @ spread).reshape(self.atoms, 3)
+        self.mean, self.root, self.inverse_root = (t.to(self.dtype) for t in (mean, root, inverse))
+        self.curvature = curvature
+
+    def arrays(self) -> dict[str, Tensor]:
+        """What `restore` needs, beside the molecule, to make this very chart again."""
+        return {"mean": self.mean.double(), "curvature": self.curvature}
+
+    def restore(self, arrays: dict[str, Tensor]) -> InternalChart:
+        """Take the whitening that `arrays` returned."""
+        self.whiten(arrays["mean"], arrays["curvature"])
+        return self
 
     def internal(self, positions: Positions) -> Float[Tensor, "*batch atoms 3"]:
         """(bond nm, angle rad, dihedral rad) of each atom in placement order; zeros where an atom has none."""

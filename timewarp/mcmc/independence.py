@@ -45,24 +45,26 @@ class Queue:
 
     def tensors(self) -> dict[str, Tensor]:
         """A flat mapping of tensors, to be saved; `from_tensors` reads it back."""
-        waiting = Chain(self.waiting, self.energy_waiting).tensors()
-        return (
-            self.present.tensors()
-            | {f"waiting.{k}": v for k, v in waiting.items()}
-            | {
-                "log_net": self.log_net,
-                "waiting.log_net": self.log_net_waiting,
-                "next": torch.tensor(self.next),
-            }
-        )
+        return self.present.tensors() | {
+            "log_net": self.log_net,
+            "waiting.positions": self.waiting.positions,
+            "waiting.velocities": self.waiting.velocities,
+            "waiting.energy": self.energy_waiting,
+            "waiting.log_net": self.log_net_waiting,
+            "next": torch.tensor(self.next),
+        }
 
     @classmethod
     def from_tensors(cls, flat: dict[str, Tensor]) -> Queue:
         """The inverse of `tensors`."""
-        waiting = Chain.from_tensors({k.removeprefix("waiting."): v for k, v in flat.items() if "waiting." in k})
-        log_nets = flat["log_net"], flat["waiting.log_net"]
-        present = Chain.from_tensors(flat)
-        return cls(present, log_nets[0], waiting.state, waiting.energy, log_nets[1], int(flat["next"]))
+        return cls(
+            Chain.from_tensors(flat),
+            flat["log_net"],
+            State(flat["waiting.positions"], flat["waiting.velocities"]),
+            flat["waiting.energy"],
+            flat["waiting.log_net"],
+            int(flat["next"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,9 @@ class Independence:
         present = Chain.at(self.energy, state, self.proposal.channels)
         log_net = self._log_net(present.state)
         accept.require_finite("the proposal's log_prob of the initial state", log_net, "minimise the structure first")
-        positions, velocities = (t.expand(self.width, *t.shape).clone() for t in _both(present.state))
+        positions, velocities = (
+            t.expand(self.width, *t.shape).clone() for t in (present.state.positions, present.state.velocities)
+        )
         empty = log_net.new_full((self.width, len(log_net)), torch.nan)
         return Queue(present, log_net, State(positions, velocities), empty, empty, self.width)
 
@@ -144,7 +148,3 @@ class Independence:
     def _log_net(self, state: State) -> Float[Tensor, " chains"]:
         log_prob = self.proposal(state.positions).log_prob(state)
         return log_prob.double() - accept.velocity_log_prob(state.velocities)
-
-
-def _both(state: State) -> tuple[Tensor, Tensor]:
-    return state.positions, state.velocities

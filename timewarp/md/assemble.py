@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +12,7 @@ from timewarp.md.protons import protonate
 from timewarp.md.record import Atom, Contents
 from timewarp.md.residues import (
     AMINO,
+    DEFAULT,
     HEAD,
     SUPPORTED,
     TAIL,
@@ -20,6 +20,7 @@ from timewarp.md.residues import (
     atom_aliases,
     bonds,
     heavy_atoms,
+    hydrogens,
     standard,
 )
 
@@ -88,6 +89,13 @@ def _one_chain(atoms: list[Atom]) -> None:
     if len(chains) > 1:
         raise InputError(
             f"expected one chain, found {len(chains)} ({', '.join(chains[:5])}); keep one of them in the file"
+        )
+    parts: dict[str, set[int]] = {}
+    for atom in atoms:
+        parts.setdefault(atom.number, set()).add(atom.part)
+    if any(len(part) > 1 for part in parts.values()):
+        raise InputError(
+            "expected one chain, found several with TER records between them; keep one of them in the file"
         )
 
 
@@ -158,18 +166,27 @@ def _complete_enough(residues: list[Residue], contents: Contents, notices: list[
                 f"expected OXT at the end of the chain, found it in {residue.label}, which {residues[i + 1].label} "
                 "follows; give one chain, or remove OXT"
             )
-    last = residues[-1]
-    short = last.name in AMINO and heavy_atoms(last.name) - {"OXT"} - last.heavy.keys()
     listed, there = contents.listed.get(contents.atoms[0].chain, 0), len(residues)
-    if not contents.ended and (short or listed > there):
-        what = (
-            f"{there} of {listed} residues"
-            if listed > there
-            else f"no {', '.join(sorted(short or ()))} in {last.label}"
-        )
-        raise InputError(f"expected a whole file, found {what} and no END; it is truncated: fetch it again, or add END")
+    if not contents.ended:
+        short = _short(residues)
+        what = f"{there} of {listed} residues" if listed > there else f"no {short} in {residues[-1].label}"
+        if short or listed > there:
+            raise InputError(
+                f"expected a whole file, found {what}, and no END; it is truncated: fetch it again, or add END"
+            )
     if listed > there:
         notices.append(f"the file lists {listed} residues and has {there}: the others are left out")
+
+
+def _short(residues: list[Residue]) -> str:
+    """What the last residue lacks though the others, or its kind, have it."""
+    last = residues[-1]
+    lacking = heavy_atoms(last.name) - {"OXT"} - last.heavy.keys()
+    if any(residue.hydrogens for residue in residues):  # then its author wrote all atoms, as a rule
+        lacking |= {"OXT"} - last.heavy.keys() if last.name in AMINO else set()
+        if len(last.hydrogens) < len(hydrogens(last.name, last.variant or DEFAULT.get(last.name), False)) - 1:
+            lacking |= {"hydrogens"}
+    return ", ".join(sorted(lacking))
 
 
 def _geometry(residues: list[Residue]) -> None:
@@ -180,26 +197,26 @@ def _geometry(residues: list[Residue]) -> None:
                 length = float(np.linalg.norm(residue.heavy[a] - residue.heavy[b]))
                 if not BOND[0] < length < BOND[1]:
                     raise InputError(
-                        f"expected a bond between {a} and {b} of {residue.label}, found them {length:.3f} nm apart; "
+                        f"expected a bond between {a} and {b} of {residue.label}, found them {length:.3g} nm apart; "
                         "correct their coordinates (in angstrom)"
                     )
     for one, two in pairwise(residues):
         gap = float(np.linalg.norm(one.heavy["C"] - two.heavy["N"]))
         if not BOND[0] < gap < BOND[1]:
             raise InputError(
-                f"expected a peptide bond, found {gap:.3f} nm between {one.label} and {two.label} (chain break); "
+                f"expected a peptide bond, found {gap:.3g} nm between {one.label} and {two.label} (chain break); "
                 "add the residues between them, or keep one part"
             )
     _contacts(residues)
 
 
 def _contacts(residues: list[Residue]) -> None:
-    bonded = Counter()
+    bonded: set[frozenset[tuple[int, str]]] = set()
     for i, residue in enumerate(residues):
         bonded.update(frozenset({(i, a), (i, b)}) for a, b in bonds(residue.name))
-        bonded[frozenset({(i, "C"), (i + 1, "N")})] += 1
+        bonded.add(frozenset({(i, "C"), (i + 1, "N")}))
     keys = [(i, name) for i, residue in enumerate(residues) for name in residue.heavy]
-    keys += [(i, f"{name}") for i, residue in enumerate(residues) for name, _ in residue.hydrogens]
+    keys += [(i, name) for i, residue in enumerate(residues) for name, _ in residue.hydrogens]
     places = [x for residue in residues for x in residue.heavy.values()]
     count = len(places)
     places += [x for residue in residues for _, x in residue.hydrogens]

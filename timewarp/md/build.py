@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import openmm
 from jaxtyping import Float
-from openmm import app
+from openmm import app, unit
 
 from timewarp.md.complete import complete
 from timewarp.md.faults import InputError
@@ -16,6 +17,7 @@ from timewarp.md.residues import AMINO, DEFAULT, HEAD, LETTERS, SUPPORTED, TAIL,
 from timewarp.md.stereo import chirality, trans
 
 LONGEST = 10  # amino acids
+STRETCH = 0.015  # nm, of a bond in a sound structure
 _BACKBONES = ((-75.0, 150.0), (-120.0, 130.0), (-140.0, 160.0), (-65.0, 140.0), (-65.0, -40.0))  # phi, psi
 
 
@@ -32,15 +34,50 @@ def build(sequence: str) -> tuple[app.Topology, Float[np.ndarray, "atoms 3"]]:
     """
     residues = parse(sequence)
     bridges = disulfides(residues)
-    for phi, psi in _BACKBONES:
+    found: list[tuple[float, app.Topology, np.ndarray]] = []
+    for phi, psi in reversed(_BACKBONES) if bridges else _BACKBONES:
         for residue, heavy in zip(residues, _backbone(residues, phi, psi), strict=True):
             residue.heavy = heavy
         whole = complete(residues, bridges)
-        positions, _, energy = relax(create_system(whole.topology), whole.positions)
-        natural = all(sign > 0 for *_, sign in chirality(whole.topology, positions))
-        if np.isfinite(energy) and natural and all(value for _, value in trans(whole.topology, positions)):
-            return whole.topology, positions - positions.mean(0)
-    raise InputError(f"expected a sequence with a sound structure, found none for {sequence}; give a PDB file instead")
+        system = create_system(whole.topology)
+        positions = _drawn_together(system, whole.topology, whole.positions) if bridges else whole.positions
+        positions, _, energy = relax(system, positions)
+        if _sound(whole.topology, system, positions):
+            found.append((energy, whole.topology, positions - positions.mean(0)))
+        if len(found) > bool(bridges):  # a loop has better and worse ways to close; a chain has none
+            break
+    if not found:
+        raise InputError(f"expected a sequence with a sound structure, found none for {sequence}; give a file instead")
+    _, topology, positions = min(found, key=lambda one: one[0])
+    return topology, positions
+
+
+def _sound(topology, system, positions) -> bool:
+    """Finite, natural stereocentres, trans peptide bonds, no stretched bond (as in a ring that is threaded)."""
+    if not np.isfinite(positions).all() or any(sign < 0 for *_, sign in chirality(topology, positions)):
+        return False
+    stretch = [abs(np.linalg.norm(positions[i] - positions[j]) - length) for i, j, length, _ in harmonic_bonds(system)]
+    return bool(max(stretch) < STRETCH) and all(value for _, value in trans(topology, positions))
+
+
+def harmonic_bonds(system: openmm.System) -> list[tuple[int, int, float, float]]:
+    """The bonds of a System: two atoms, length in nm, stiffness in kJ/mol/nm^2."""
+    force = next(force for force in system.getForces() if isinstance(force, openmm.HarmonicBondForce))
+    found = [force.getBondParameters(n) for n in range(force.getNumBonds())]
+    return [(i, j, r.value_in_unit(unit.nanometer), k._value) for i, j, r, k in found]
+
+
+def _drawn_together(system, topology, positions):
+    """Disulfides closed gently: with bonds that are soft first, so that nothing else is torn."""
+    sulfurs = {atom.index for atom in topology.atoms() if atom.name == "SG"}
+    for stiffness in (30.0, 300.0, 3000.0):
+        soft = openmm.XmlSerializer.clone(system)
+        force = next(force for force in soft.getForces() if isinstance(force, openmm.HarmonicBondForce))
+        for n, (i, j, length, _) in enumerate(harmonic_bonds(system)):
+            if {i, j} <= sulfurs:
+                force.setBondParameters(n, i, j, length, stiffness)
+        positions, _, _ = relax(soft, positions, iterations=300)
+    return positions
 
 
 def parse(sequence: str) -> list[Residue]:
@@ -52,8 +89,7 @@ def parse(sequence: str) -> list[Residue]:
     text = sequence.strip().upper()
     if not re.fullmatch(r"[A-Z0-9]+(-[A-Z0-9]+)*", text):
         raise InputError(f"expected a sequence such as AA or ACE-ALA-NME, found {sequence[:60]!r}")
-    whole = "-" not in text and not (len(text) == 3 and standard(text) and not set(text) <= set(LETTERS))
-    names = [LETTERS.get(letter, letter) for letter in text] if whole else text.split("-")
+    names = [LETTERS.get(letter, letter) for letter in text] if "-" not in text else text.split("-")
     residues = []
     for number, name in enumerate(names, 1):
         found = standard(LETTERS.get(name, name))

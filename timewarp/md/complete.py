@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +41,7 @@ class Completed:
     hydrogens_added: int
 
 
-def complete(residues: list[Residue], disulfides: list[tuple[int, int]] = []) -> Completed:  # noqa: B006
+def complete(residues: list[Residue], disulfides: Sequence[tuple[int, int]] = ()) -> Completed:
     """Add what is missing from a chain of residues; deterministic.
 
     Args:
@@ -113,10 +114,14 @@ def _with_hydrogens(residues, heavy_topology, heavy, disulfides):
         names: dict[str, list[str]] = {}
         for name, parent in hydrogens(residue.name, residue.variant, i == 0):
             names.setdefault(parent, []).append(name)
+        new = {atom.name for atom in old.atoms()} - residue.heavy.keys()
+        # a hydrogen beside an added atom was placed without it: made anew, or the stereocentre may be mirrored
+        beside = {a for pair in bonds(residue.name) if new & set(pair) for a in pair}
         for atom in old.atoms():
             atoms[i, atom.name] = parent = topology.addAtom(atom.name, atom.element, place)
             positions.append(heavy[atom.index])
             here = [position for owner, position in residue.hydrogens if owner == atom.name]
+            here = [] if atom.name in beside else here
             for name, position in zip(names.get(atom.name, []), here, strict=False):
                 hydrogen = topology.addAtom(name, app.element.hydrogen, place)
                 topology.addBond(parent, hydrogen)

@@ -116,7 +116,8 @@ def _trim(residue: Residue, first: bool, notices: list[str]) -> None:
     room: dict[str, int] = {}
     for _, parent in hydrogens(residue.name, residue.variant, first):
         room[parent] = room.get(parent, 0) + 1
-    kept, surplus = [], []
+    kept: list[tuple[str, np.ndarray]] = []
+    surplus: list[tuple[str, np.ndarray]] = []
     for parent, position in residue.hydrogens:
         room[parent] = room.get(parent, 0) - 1
         (kept if room[parent] >= 0 else surplus).append((parent, position))

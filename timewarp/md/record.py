@@ -53,9 +53,9 @@ def number(text: str, what: str, where: str) -> float:
         InputError: if it is not one.
     """
     text = text.strip()
-    if text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
-        raise InputError(f"expected finite {what}, found {text} in {where}; remove or correct that atom")
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
-    if not math.isfinite(value):
+    known = text.lower().lstrip("+-") in ("nan", "inf", "infinity")
+    if not known and not _NUMBER.fullmatch(text):
         raise InputError(f"expected a number for {what}, found {text[:20]!r} in {where}; write the file again")
-    return value
+    if known or not math.isfinite(float(text)):
+        raise InputError(f"expected finite {what}, found {text[:20]} in {where}; remove or correct that atom")
+    return float(text)

@@ -1,0 +1,1 @@
+"""Where flow, energy, kernels and files meet: one function a command."""

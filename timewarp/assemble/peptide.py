@@ -1,0 +1,81 @@
+"""A molecule with its batched energy, its internal chart and its relaxed stiff coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from timewarp.energy import Bonded, Potential
+from timewarp.flow.chart import InternalChart
+from timewarp.flow.response import Response
+from timewarp.flow.whitening import refined
+from timewarp.mcmc.torsions import Torsions, TorsionState
+from timewarp.state import Molecule
+
+CONFORMERS = 16  # over which the curvature of the full energy is averaged
+WALKERS = 64
+WARM_UP = 80  # torsion moves of each walker, the first half of them hot
+
+
+@dataclass(frozen=True)
+class Peptide:
+    """One molecule ready to be sampled at one temperature.
+
+    Attributes:
+        molecule: atoms, graph and force field.
+        potential: U/kT of a batch.
+        chart: positions <-> (torsions, whitened stiff coordinates).
+        response: the relaxed stiff coordinates, given the torsions.
+    """
+
+    molecule: Molecule
+    potential: Potential
+    chart: InternalChart
+    response: Response
+
+    @classmethod
+    def of(
+        cls,
+        molecule: Molecule,
+        temperature: float = 310.0,
+        *,
+        compiled: bool = False,
+        whitening: dict[str, Tensor] | None = None,
+        seed: int = 0,
+    ) -> Peptide:
+        """Build the chart: bonded curvature, a short torsion walk from random angles, then the full curvature.
+
+        Args:
+            molecule: to be sampled.
+            temperature: K.
+            compiled: compile the energy.
+            whitening: what `chart.arrays()` gave earlier; the walk is then left out.
+            seed: of the walk.
+        """
+        potential = Potential(molecule, temperature, compiled=compiled)
+        chart = InternalChart(molecule, Bonded(molecule, temperature))
+        if whitening is not None:
+            chart.restore(whitening)
+        elif chart.torsions:
+            rng = torch.Generator().manual_seed(seed)
+            rough = Response(chart, potential, steps=2)
+            walk = Torsions(chart, rough, potential)
+            state = warm(walk, walk.begin(WALKERS, rng), WARM_UP, rng)
+            best = state.log_density.argsort(descending=True)[: WALKERS // 2]
+            chosen = best[torch.randperm(len(best), generator=rng)[:CONFORMERS]]
+            chart = refined(chart, Response(chart, potential, steps=4, cap=3.0), state.torsions[chosen])
+        return cls(molecule, potential, chart, Response(chart, potential, steps=1, damping=1.0, cap=3.0))
+
+    def walk(self) -> Torsions:
+        """Torsion moves of this peptide, exact at its temperature."""
+        return Torsions(self.chart, self.response, self.potential)
+
+
+def warm(walk: Torsions, state: TorsionState, steps: int, rng: torch.Generator, hottest: float = 10.0) -> TorsionState:
+    """Cool the walk from `hottest` times its temperature to its own over the first half of `steps`."""
+    for step in range(steps):
+        ramp = max(0.0, 1 - 2 * step / steps)
+        state, _ = walk.heated(1 + (hottest - 1) * ramp * ramp).step(state, rng)
+    return state
