@@ -1,0 +1,151 @@
+"""Built structures: the chemistry is right wherever it can be measured, and the same each time."""
+
+import random
+import re
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import openmm
+import pytest
+from openmm import app, unit
+
+from timewarp.md.build import build, parse
+from timewarp.md.faults import InputError
+from timewarp.md.potential import create_system
+from timewarp.md.stereo import chirality
+from timewarp.md.system import prepare, prepare_sequence, write_pdb
+
+ROOT = Path(__file__).parents[2]
+AMINO = "ARNDCQEGHILKMFPSTWYV"
+RING = [AMINO[i] + AMINO[(i + 7) % 20] for i in range(20)]  # each amino acid at both ends
+
+
+def charge(topology):
+    """Elementary charges of the force field."""
+    system = create_system(topology)
+    force = next(f for f in system.getForces() if isinstance(f, openmm.NonbondedForce))
+    total = sum(force.getParticleParameters(i)[0]._value for i in range(force.getNumParticles()))
+    return round(float(total), 3)
+
+
+def closest(topology, positions):
+    """Smallest distance between atoms that are three bonds or more apart, nm."""
+    near = {frozenset((a.index, b.index)) for a, b in topology.bonds()}
+    near |= {a ^ b for a in near for b in near if len(a & b) == 1}
+    gaps = np.linalg.norm(positions[:, None] - positions, axis=-1)
+    return min(gaps[i, j] for i in range(len(gaps)) for j in range(i) if frozenset((i, j)) not in near)
+
+
+@pytest.mark.parametrize("sequence", [*RING, "ANKSMIEA", "ACE-ALA-NME", "ALA-PRO-NH2", "ACE-ILE-THR"])
+def test_structure_is_sane(sequence):
+    topology, positions = build(sequence)
+    frames = mdtraj.Trajectory(positions[None].astype(np.float32), mdtraj.Topology.from_openmm(topology))
+    omega = np.rad2deg(mdtraj.compute_omega(frames)[1])
+    assert positions.dtype == np.float64
+    assert (np.abs(omega) > 150).all()
+    assert all(sign == 1 for *_, sign in chirality(topology, positions))
+    assert closest(topology, positions) > 0.14
+    names = [residue.name for residue in parse(sequence)]
+    capped = (names[0] == "ACE") - (names[-1] in ("NME", "NH2"))
+    sides = sum({"LYS": 1, "ARG": 1, "ASP": -1, "GLU": -1}.get(name, 0) for name in names)
+    assert charge(topology) == sides - capped  # a cap takes the charge of its end away
+
+
+def test_handedness_agrees_with_the_side_chain_dihedral():
+    """In L amino acids, seen along C to N about CA, CB is behind: the dihedral C-N-CA-CB is near -120 degrees."""
+    topology, positions = build("AF")
+    for residue in topology.residues():
+        at = {atom.name: atom.index for atom in residue.atoms()}
+        frame = mdtraj.Trajectory(positions[None].astype(np.float32), mdtraj.Topology.from_openmm(topology))
+        angle = mdtraj.compute_dihedrals(frame, [[at[name] for name in ("C", "N", "CA", "CB")]])
+        assert np.rad2deg(angle[0, 0]) == pytest.approx(-120, abs=15)
+
+
+def test_mirror_image_is_noticed():
+    topology, positions = build("IT")
+    signs = [sign for *_, sign in chirality(topology, positions * [1, 1, -1])]
+    assert signs == [-1] * 4
+
+
+def test_the_same_whatever_the_global_generator_says():
+    random.seed(3)
+    one = build("HL")
+    random.seed(4)
+    two = build("HL")
+    assert np.array_equal(one[1], two[1])
+    assert [a.name for a in one[0].atoms()] == [a.name for a in two[0].atoms()]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "hydrogens", "total"),
+    [
+        ("ACE-HIS-NME", {"HE2"}, 0),
+        ("ACE-HIE-NME", {"HE2"}, 0),
+        ("ACE-HID-NME", {"HD1"}, 0),
+        ("ACE-HIP-NME", {"HD1", "HE2"}, 1),
+        ("ACE-ASP-NME", set(), -1),
+        ("ACE-ASH-NME", {"HD2"}, 0),
+        ("ACE-GLU-NH2", set(), -1),
+        ("ACE-GLH-NH2", {"HE2"}, 0),
+        ("ACE-LYS-NME", {"HZ1", "HZ2", "HZ3"}, 1),
+        ("ACE-LYN-NME", {"HZ1", "HZ2"}, 0),
+    ],
+)
+def test_variants_have_their_protons(sequence, hydrogens, total):
+    topology, _ = build(sequence)
+    residue = list(topology.residues())[1]
+    parents = ("ND1", "NE2", "OD1", "OD2", "OE1", "OE2", "NZ")
+    bonded = {b.name for a, b in residue.bonds() if a.name in parents and b.element.symbol == "H"}
+    assert bonded == hydrogens
+    assert charge(topology) == total
+
+
+@pytest.mark.parametrize("sequence", ["CYX-ALA-ALA-CYX", "ACE-CYX-CYX-NME"])
+def test_disulfide_is_closed(sequence):
+    topology, positions = build(sequence)
+    sulfurs = [atom.index for atom in topology.atoms() if atom.name == "SG"]
+    assert sulfurs in [sorted((a.index, b.index)) for a, b in topology.bonds()]
+    assert np.linalg.norm(positions[sulfurs[0]] - positions[sulfurs[1]]) == pytest.approx(0.204, abs=0.01)
+    assert "HG" not in [atom.name for atom in topology.atoms()]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "message"),
+    [
+        ("", "expected a sequence such as"),
+        ("A A", "expected a sequence such as"),
+        ("AXA", "found X at place 2"),
+        ("ACE-ALA-FOO", "found FOO at place 3"),
+        ("A", "alone; cap it, for example ACE-ALA-NME"),
+        ("A" * 11, "expected a peptide of 1 to 10 amino acids, found 11"),
+        ("ACE-NME", "expected a peptide of 1 to 10 amino acids, found none"),
+        ("ALA-ACE-ALA", "expected the cap ACE at its end"),
+        ("ASH-ALA", "found it at a charged end as ASP1; cap that end with ACE"),
+        ("ALA-CYX", "expected CYX in pairs"),
+    ],
+)
+def test_what_cannot_be_built(sequence, message):
+    with pytest.raises(InputError, match=message) as error:
+        build(sequence)
+    assert "\n" not in str(error.value)
+
+
+def test_examples_are_what_their_commands_make(tmp_path):
+    """The files of peptides/ against the commands in its README."""
+    commands = re.findall(r"timewarp build (\S+) --out peptides/(\S+)", (ROOT / "peptides/README.md").read_text())
+    assert {name for _, name in commands} == {file.name for file in (ROOT / "peptides").glob("*.pdb")}
+    for sequence, name in commands:
+        made = prepare_sequence(sequence)
+        write_pdb(made.topology, made.positions, tmp_path / name)
+        old, new = (app.PDBFile(str(folder / name)) for folder in (ROOT / "peptides", tmp_path))
+        assert [str(a) for a in old.topology.atoms()] == [str(a) for a in new.topology.atoms()]
+        shift = np.array(old.positions.value_in_unit(unit.nanometer)) - new.positions.value_in_unit(unit.nanometer)
+        assert np.abs(shift).max() < 0.05  # minimisers stop elsewhere on other processors
+
+
+def test_examples_are_ready_to_sample():
+    for file in (ROOT / "peptides").glob("*.pdb"):
+        ready = prepare(file)
+        assert ready.sequence == file.stem
+        assert not [n for n in ready.notices if not n.startswith(("minimised", "took HIS"))]
