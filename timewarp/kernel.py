@@ -33,7 +33,7 @@ class Transition(Protocol):
         """log p of `state`, one for each configuration that the transition starts from."""
         ...
 
-    def sample(self, count: int, rng: torch.Generator) -> tuple[State, Float[Tensor, count *batch]]:
+    def sample(self, count: int, rng: torch.Generator) -> tuple[State, Float[Tensor, "count *batch"]]:
         """`count` draws from each start, with their log p: leading axis `count`, then the batch of starts."""
         ...
 
