@@ -59,9 +59,10 @@ def test_populations_and_free_energies_of_known_shares(rng):
     assert rows[1].chains == 8
 
 
-def test_errors_cover_the_spread_of_repeated_runs(rng):
+@pytest.mark.parametrize("chains", [1, 4])
+def test_errors_cover_the_spread_of_repeated_runs(rng, chains):
     # frames come in blocks of ten: without the effective sample size errors would be three times too small
-    runs = [populations(np.repeat(draw(rng, 4, 100), 10, axis=1), 310.0, bulk_ess) for _ in range(100)]
+    runs = [populations(np.repeat(draw(rng, chains, 400 // chains), 10, axis=1), 310.0, bulk_ess) for _ in range(100)]
     shares = np.array([next(row.share for row in run if row.name == "B") for run in runs])
     errors = np.array([next(row.error for row in run if row.name == "B") for run in runs])
     assert 0.8 < np.median(errors) / shares.std() < 2
