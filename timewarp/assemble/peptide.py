@@ -55,10 +55,9 @@ class Peptide:
             seed: of the walk.
         """
         potential = Potential(molecule, temperature, compiled=compiled)
-        chart = InternalChart(molecule, Bonded(molecule, temperature))
-        if whitening is not None:
-            chart.restore(whitening)
-        elif chart.torsions:
+        bonded = None if whitening else Bonded(molecule, temperature)
+        chart = InternalChart(molecule, bonded, whitening)
+        if bonded and chart.torsions:
             rng = torch.Generator().manual_seed(seed)
             rough = Response(chart, potential, steps=2)
             walk = Torsions(chart, rough, potential)

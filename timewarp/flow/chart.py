@@ -32,7 +32,8 @@ class InternalChart:
 
     Args:
         molecule: its graph, and its prepared geometry for signs and cis/trans.
-        bonded: U_bonded/kT of positions, twice differentiable, float64.
+        bonded: U_bonded/kT of positions, twice differentiable, float64; the chart is whitened with its curvature.
+        whitening: what `arrays` gave earlier, in place of `bonded`.
         dtype: precision of the maps (the whitening is always made in float64).
 
     Attributes:
@@ -43,8 +44,14 @@ class InternalChart:
     """
 
     def __init__(
-        self, molecule: Molecule, bonded: Callable[[Positions], Tensor], dtype: torch.dtype = torch.float32
+        self,
+        molecule: Molecule,
+        bonded: Callable[[Positions], Tensor] | None = None,
+        whitening: dict[str, Tensor] | None = None,
+        dtype: torch.dtype = torch.float32,
     ):
+        if (bonded is None) == (whitening is None):
+            raise ValueError("expected either the bonded energy or an earlier whitening")
         self.dtype = dtype
         self.tree: Tree = tree(molecule)
         n = molecule.atoms
@@ -64,7 +71,10 @@ class InternalChart:
         self.back = position
         self.refs = torch.where(self.tree.rows >= 0, position[self.tree.rows.clamp_min(0)], -1)
         self.prepared = self.internal(molecule.reference.double()[None])[0]
-        self._relax(bonded)
+        if whitening is not None:
+            self.whiten(whitening["mean"], whitening["curvature"])
+        else:
+            self._relax(bonded)
 
     def _relax(self, bonded):
         """Minimise the bonded energy over the stiff coordinates, the torsions held, and whiten there."""
@@ -101,13 +111,8 @@ class InternalChart:
         self.curvature = curvature
 
     def arrays(self) -> dict[str, Tensor]:
-        """What `restore` needs, beside the molecule, to make this very chart again."""
+        """The whitening: what it takes, beside the molecule, to make this very chart again."""
         return {"mean": self.mean.double(), "curvature": self.curvature}
-
-    def restore(self, arrays: dict[str, Tensor]) -> InternalChart:
-        """Take the whitening that `arrays` returned."""
-        self.whiten(arrays["mean"], arrays["curvature"])
-        return self
 
     def internal(self, positions: Positions) -> Float[Tensor, "*batch atoms 3"]:
         """(bond nm, angle rad, dihedral rad) of each atom in placement order; zeros where an atom has none."""

@@ -192,12 +192,13 @@ def _turns(molecule, near, rows, atom):
     parent, up, beyond = rows[atom]
     if rows[beyond][:2] == (parent, up):
         return False  # placed relative to its first sibling
-    if _in_ring(near, parent, up):
+    if in_ring(near, parent, up):
         return False
     return barrier(molecule, parent, up) < STIFF_BARRIER
 
 
-def _in_ring(near, i, j):
+def in_ring(near: list[list[int]], i: int, j: int) -> bool:
+    """Whether the bond i-j is part of a ring."""
     seen, front = {i}, [k for k in near[i] if k != j]
     while front:
         if j in front:

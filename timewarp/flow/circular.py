@@ -1,0 +1,54 @@
+"""A density on the circle: a rational-quadratic spline through the values of a Fourier series.
+
+The logarithm of the density is given at equally spaced angles; the spline's bins have the mass of Simpson's rule and
+its knots the density itself, so that it is smooth, periodic and exactly normalised, and has an exact inverse.
+The spline is that of nflows (Durkan et al. 2019), with periodic ends.
+"""
+
+from __future__ import annotations
+
+from math import log, pi
+
+import torch
+from jaxtyping import Float
+from nflows.transforms.splines.rational_quadratic import rational_quadratic_spline
+from torch import Tensor
+
+LEAST_MASS = 1e-5  # of a bin
+LEAST_SLOPE = 1e-4
+
+
+class Circular:
+    """Args:
+    log_density: up to a constant, at 2 K equally spaced angles from -pi; K bins.
+    """
+
+    def __init__(self, log_density: Float[Tensor, "*batch grid"]):
+        f = log_density - log_density.amax(-1, keepdim=True)
+        f = torch.cat([f, f[..., :1]], -1)
+        density = f.exp()
+        mass = (density[..., :-1:2] + 4 * density[..., 1::2] + density[..., 2::2]) / 6
+        self.heights = torch.log(mass + 1e-12)
+        bins = mass.shape[-1]
+        slope = (density[..., ::2] * bins / mass.sum(-1, keepdim=True)).clamp_min(1e-6)
+        # softplus^-1, as nflows applies the softplus
+        self.slopes = slope + torch.log(-torch.expm1(-slope))
+        self.widths = torch.zeros_like(self.heights)
+
+    def log_prob(self, angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """ln p of an angle in [-pi, pi], per radian."""
+        u = ((angle + pi) / (2 * pi)).clamp(0.0, 1.0)
+        return self._spline(u, self.widths, self.heights, self.slopes, inverse=False)[1] - log(2 * pi)
+
+    def quantile(self, u: Float[Tensor, "*batch"]) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """(the angle below which a share u of the density lies, its ln p)."""
+        # in double precision: the root of the inverse's quadratic is taken of a difference
+        parts = (t.double() for t in (u, self.widths, self.heights, self.slopes))
+        x, log_det = self._spline(*parts, inverse=True)
+        return (2 * pi * x - pi).to(u.dtype), (-log_det - log(2 * pi)).to(u.dtype)
+
+    @staticmethod
+    def _spline(u, widths, heights, slopes, inverse):
+        return rational_quadratic_spline(
+            u, widths, heights, slopes, inverse=inverse, min_bin_height=LEAST_MASS, min_derivative=LEAST_SLOPE
+        )

@@ -1,0 +1,1 @@
+"""The training loop and checkpoints; both know no model."""

@@ -1,0 +1,69 @@
+"""A checkpoint: NAME.safetensors (weights) and NAME.json (what they are and where they come from)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights and their card.
+
+    Attributes:
+        tensors: the weights.
+        card: JSON: at least `kind`, `config` (of the model), `units`, `data`, `metrics`.
+    """
+
+    tensors: Mapping[str, Tensor]
+    card: Mapping[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write `path`.safetensors, then `path`.json, each whole or not at all."""
+        weights, card = _files(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half = weights.with_name(f".{weights.name}.tmp")
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.tensors.items()}, half)
+        os.replace(half, weights)
+        half = card.with_name(f".{card.name}.tmp")
+        half.write_text(json.dumps({"version": VERSION, **self.card}, indent=1) + "\n")
+        os.replace(half, card)
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read a checkpoint by its path without suffix.
+
+        Raises:
+            CheckpointError: if a file is absent, damaged, or of another version.
+        """
+        weights, card = _files(path)
+        for file in (card, weights):
+            if not file.is_file():
+                raise CheckpointError(f"expected the checkpoint file {file}, found none; check the name")
+        try:
+            facts = json.loads(card.read_text())
+            tensors = load_file(weights)
+        except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+            raise CheckpointError(f"expected a checkpoint at {path}, found damaged files: {error}") from error
+        if not isinstance(facts, dict) or facts.get("version") != VERSION:
+            found = facts.get("version") if isinstance(facts, dict) else type(facts).__name__
+            raise CheckpointError(f"expected a checkpoint of version {VERSION} at {path}, found {found}")
+        return cls(tensors, facts)
+
+
+def _files(path: Path) -> tuple[Path, Path]:
+    return path.with_name(path.name + ".safetensors"), path.with_name(path.name + ".json")
