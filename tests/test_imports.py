@@ -1,10 +1,13 @@
 """Imports go one way: this table is the design's, and the walk over the syntax trees holds every file to it."""
 
 import ast
+import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -154,6 +157,32 @@ def test_a_right_import_is_not(tmp_path, file, code):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(code)
     assert violations(tmp_path) == []
+
+
+def undeclared(folder: Path, declared: set[str]) -> set[str]:
+    """Top-level modules that the files import and no declared distribution brings."""
+    brought = packages_distributions()
+    named = set()
+    for file in folder.rglob("*.py"):
+        named |= {name.split(".")[0] for _, name in imports(ast.parse(file.read_text()), ["timewarp", "x", "y"], False)}
+    own = sys.stdlib_module_names | {"timewarp"} | {path.stem for path in folder.rglob("*.py")}
+    return {name for name in named - own if not {d.lower() for d in brought.get(name, [])} & declared}
+
+
+def requirements(*extras: str) -> set[str]:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + [line for e in extras for line in project["optional-dependencies"][e]]
+    return {re.split(r"[<>=]", line)[0].lower() for line in lines}
+
+
+def test_everything_imported_is_declared():
+    """A package that happens to be installed here is not there on a fresh machine."""
+    assert undeclared(PACKAGE, requirements()) == set()
+    assert undeclared(PACKAGE.parent / "tests", requirements("test")) == set()
+
+
+def test_something_imported_and_not_declared_is_found():
+    assert undeclared(PACKAGE, requirements() - {"openmm"}) == {"openmm"}
 
 
 def interpreter(code: str) -> subprocess.CompletedProcess:
