@@ -1,0 +1,127 @@
+"""What the runs of chains have in common: how they are told apart, begun, and judged at their end."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from timewarp.analysis import Ensemble, verdict, write_report
+from timewarp.mcmc.ess import bulk_ess, rhat
+from timewarp.output import RunDirectory
+from timewarp.settings import ChainSettings
+
+if TYPE_CHECKING:
+    from timewarp.md.system import Prepared
+
+LIMITS = ("pdb", "out", "steps", "seconds", "device", "resume")  # what a resumed run may change
+POTENTIAL = "potential energy"  # the observable beside the dihedrals
+
+
+class Tally(Protocol):
+    """What a run has done, in all sessions: steps a chain; moves and energies of all chains together."""
+
+    step: int
+    proposed: int
+    accepted: int
+    evaluations: int
+    seconds: float
+
+
+def identity(settings: ChainSettings, prepared: Prepared, **more: Any) -> dict[str, Any]:
+    """What a resumed run must share with the one that was stopped: the potential, and every option but the limits."""
+    from timewarp.md.energy import fingerprint
+
+    own = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in LIMITS}
+    return (
+        {"command": _word(settings), "peptide": prepared.sequence, "potential": fingerprint(prepared.system)}
+        | own
+        | more
+    )
+
+
+def begin(directory: RunDirectory, prepared: Prepared, chains: int) -> None:
+    """Start at the beginning: the topology and empty trajectories."""
+    from timewarp.md.pdb import write_pdb
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "topology.pdb"
+        write_pdb(prepared.topology, prepared.positions, path)
+        directory.begin(path.read_text(), len(prepared.positions), chains)
+
+
+def finish(
+    settings: ChainSettings,
+    directory: RunDirectory,
+    prepared: Prepared,
+    *,
+    exact: bool,
+    tally: Tally,
+    checkpoint: str | None = None,
+    exactness: str | None = None,
+    biased: bool | None = None,
+    notices: Sequence[str] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """Judge every frame of the run, write report.json and report.html, and return what the former holds.
+
+    Args:
+        exact: whether every move passed the Metropolis-Hastings test on the potential.
+        tally: its `by_kernel`, where it has one, is reported too.
+        checkpoint: of the flow, if there is one.
+        exactness: a sentence on it, where the page's own does not fit.
+        biased: so by design that no number of samples helps, and the run never converged; as a rule, if not `exact`.
+        notices: what a person should know: how the molecule was prepared, which energy was used.
+        more: further entries of report.json.
+    """
+    directory.flush()
+    trajectories = sorted(directory.path.glob("chain-*.dcd"))
+    topology = directory.path / "topology.pdb"
+    ensemble, log = Ensemble.load(topology, trajectories), directory.log()
+    observables = ensemble.observables() | {POTENTIAL: log["potential_kj_per_mol"].T.numpy()}
+    rates = log["accepted"].mean(0).tolist() if tally.proposed and directory.frames else None
+    biased = not exact if biased is None else biased
+    judged = verdict(observables, ess=bulk_ess, rhat=rhat, acceptance=rates, exact=not biased)
+    values = {
+        "exact": exact,
+        "peptide": prepared.sequence,
+        "atoms": len(prepared.positions),
+        "temperature": settings.temperature,
+        "checkpoint": checkpoint,
+        "seed": settings.seed,
+        "chains": settings.chains,
+        "steps": tally.step,
+        "moves_proposed": tally.proposed,
+        "moves_accepted": tally.accepted,
+        "acceptance": tally.accepted / tally.proposed if tally.proposed else None,
+        "energy_evaluations": tally.evaluations,
+        "seconds": tally.seconds,
+        "ess_per_second": judged["ess"]["min"] / tally.seconds if tally.seconds else None,
+        **judged,
+        "frames": directory.frames,
+        "notices": list(notices),
+        "command": spelled(settings),
+        **({"exactness": exactness} if exactness else {}),
+        **({"by_kernel": tally.by_kernel} if hasattr(tally, "by_kernel") else {}),
+        **more,
+    }
+    page = write_report(values, topology, trajectories, directory.path / "log.csv", bulk_ess)
+    directory.report(values, page)
+    return values
+
+
+def spelled(settings: ChainSettings) -> str:
+    """The command line that asks for these settings."""
+    words = ["timewarp", _word(settings), str(settings.pdb)]
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name not in ("pdb", "resume") and value is not None:
+            words += [f"--{field.name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def _word(settings: ChainSettings) -> str:
+    return type(settings).__name__.removesuffix("Settings").lower()
