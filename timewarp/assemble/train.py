@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from timewarp.assemble.acceptance import acceptance, log_weights
+from timewarp.assemble.flows import bound
 from timewarp.assemble.frames import Frames, Minibatch
 from timewarp.assemble.generate import Shard
 from timewarp.assemble.peptide import Peptide
-from timewarp.flow.internal import Internal, InternalConfig, InternalProposal
+from timewarp.flow.internal import Internal, InternalConfig
 from timewarp.flow.losses import likelihood
-from timewarp.flow.tokens import Tokens
 from timewarp.training.checkpoint import Checkpoint
 from timewarp.training.fit import Fit, FitConfig, fit
 
@@ -142,12 +142,6 @@ def measured(model: Internal, shard: Shard, count: int, rng: torch.Generator) ->
     proposal = bound(model, peptide)
     pick = torch.randperm(len(shard.positions), generator=rng)[:count]
     return acceptance(*log_weights(proposal, peptide.potential, shard.positions[pick], count, rng))
-
-
-def bound(model: Internal, peptide: Peptide) -> InternalProposal:
-    """The flow as a proposal for one peptide."""
-    tokens = Tokens.of(peptide.molecule, peptide.chart, peptide.potential.temperature, model.config.grid)
-    return InternalProposal(model, tokens, peptide.chart, peptide.response)
 
 
 def _append(path: Path, row: dict) -> None:

@@ -1,0 +1,47 @@
+"""From a checkpoint to a flow, and from a flow and a peptide to a proposal."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from timewarp.assemble.peptide import Peptide
+from timewarp.flow.cartesian import Cartesian, CartesianConfig
+from timewarp.flow.cartesian_proposal import CartesianProposal
+from timewarp.flow.internal import Internal, InternalConfig, InternalProposal
+from timewarp.flow.tokens import Tokens
+from timewarp.kernel import Proposal
+from timewarp.training.checkpoint import Checkpoint, CheckpointError
+
+
+def load_flow(checkpoint: Checkpoint) -> Internal | Cartesian:
+    """The flow of a checkpoint, with its weights, ready to be evaluated.
+
+    Raises:
+        CheckpointError: if its kind, its config or its weights are not those of a flow.
+    """
+    made = {"internal": (Internal, InternalConfig), "cartesian": (Cartesian, CartesianConfig)}
+    kind = checkpoint.card.get("kind")
+    if kind not in made:
+        raise CheckpointError(f"expected a checkpoint of kind {' or '.join(made)}, found {kind}; train it again")
+    flow, config = made[kind]
+    try:
+        model = flow(config(**checkpoint.card["config"]))
+        model.load_state_dict(dict(checkpoint.tensors))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"expected the config and weights of an {kind} flow, found others: {said}") from error
+    return model.eval().requires_grad_(False)
+
+
+def bound(flow: nn.Module, peptide: Peptide) -> Proposal:
+    """The flow as a proposal for one peptide.
+
+    The Cartesian flow describes an atom as the internal one does, but in the order of the peptide's atoms.
+    """
+    device = next(flow.parameters()).device
+    chart, temperature = peptide.chart, peptide.potential.temperature
+    if isinstance(flow, Cartesian):
+        tokens = Tokens.of(peptide.molecule, chart, temperature)
+        return CartesianProposal(flow, tokens.atoms[chart.back].to(device))
+    tokens = Tokens.of(peptide.molecule, chart, temperature, flow.config.grid)
+    return InternalProposal(flow, tokens.to(device), chart, peptide.response)
