@@ -76,7 +76,7 @@ def compare(potentials: Sequence[Potential], reference: OpenMMEnergy, structure:
     if not error.max() <= TOLERANCE:
         raise EnergyMismatch(
             f"expected the batched potential to agree with OpenMM within {TOLERANCE:g} kJ/mol, got "
-            f"{found.flatten()[worst]:.6f} against {expected.expand_as(found).flatten()[worst]:.6f} kJ/mol; nothing was "
-            "sampled: this force field has something that timewarp reads wrongly, please report it"
+            f"{found.flatten()[worst]:.6f} against {expected.expand_as(found).flatten()[worst]:.6f} kJ/mol; nothing "
+            "was sampled: this force field has something that timewarp reads wrongly, please report it"
         )
     return float(error.max())

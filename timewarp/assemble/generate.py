@@ -87,6 +87,9 @@ def generate(
             "seconds": time.monotonic() - began,
         }
         tensors = {k: torch.cat([getattr(frame, k) for frame in kept]) for k in _FRAMES}
+        stiff = tensors["mean"] + tensors["noise"]
+        tensors["mean"] = torch.cat([peptide.response(part) for part in tensors["torsions"].split(512)])
+        tensors["noise"] = stiff - tensors["mean"]
         tensors |= {f"molecule.{k}": v.contiguous() for k, v in peptide.molecule.arrays().items()}
         tensors |= {f"chart.{k}": v.contiguous() for k, v in peptide.chart.arrays().items()}
         half = out / f".{name}.tmp"

@@ -12,7 +12,8 @@ from timewarp.flow.chart import InternalChart
 from timewarp.flow.response import Response
 from timewarp.flow.whitening import refined
 from timewarp.mcmc.torsions import Torsions, TorsionState
-from timewarp.state import Molecule
+from timewarp.kernel import Energy
+from timewarp.state import Molecule, Positions
 
 CONFORMERS = 16  # over which the curvature of the full energy is averaged
 WALKERS = 64
@@ -31,7 +32,7 @@ class Peptide:
     """
 
     molecule: Molecule
-    potential: Potential
+    potential: Energy
     chart: InternalChart
     response: Response
 
@@ -42,6 +43,7 @@ class Peptide:
         temperature: float = 310.0,
         *,
         compiled: bool = False,
+        potential: Energy | None = None,
         whitening: dict[str, Tensor] | None = None,
         seed: int = 0,
     ) -> Peptide:
@@ -51,10 +53,12 @@ class Peptide:
             molecule: to be sampled.
             temperature: K.
             compiled: compile the energy.
+            potential: U/kT to use, differentiable, in place of the batched potential of the molecule.
             whitening: what `chart.arrays()` gave earlier; the walk is then left out.
             seed: of the walk.
         """
-        potential = Potential(molecule, temperature, compiled=compiled)
+        if potential is None:
+            potential = Potential(molecule, temperature, compiled=compiled)
         bonded = None if whitening else Bonded(molecule, temperature)
         chart = InternalChart(molecule, bonded, whitening)
         if bonded and chart.torsions:
@@ -65,11 +69,22 @@ class Peptide:
             best = state.log_density.argsort(descending=True)[: WALKERS // 2]
             chosen = best[torch.randperm(len(best), generator=rng)[:CONFORMERS]]
             chart = refined(chart, Response(chart, potential, steps=4, cap=3.0), state.torsions[chosen])
-        return cls(molecule, potential, chart, Response(chart, potential, steps=1, damping=1.0, cap=3.0))
+        return cls(molecule, potential, chart, Response(chart, potential, steps=3, damping=0.9, cap=3.0))
+
+    @property
+    def frame(self) -> Tensor:
+        """The three atoms that carry the pose."""
+        return self.chart.tree.order[:3]
+
+    def same_hand(self, positions: Positions) -> Tensor:
+        """Whether each configuration has the handedness and cis/trans of the prepared structure."""
+        turns = self.chart.internal(positions)[..., 2]
+        away = torch.cos(turns - self.chart.prepared[:, 2].to(turns.dtype))
+        return ((away > 0) | ~self.chart.stiff[:, 2]).all(-1)
 
     def walk(self) -> Torsions:
-        """Torsion moves of this peptide, exact at its temperature."""
-        return Torsions(self.chart, self.response, self.potential)
+        """Torsion moves of this peptide, exact at its temperature; one Newton step is enough for them."""
+        return Torsions(self.chart, Response(self.chart, self.potential, steps=1, damping=1.0, cap=3.0), self.potential)
 
 
 def warm(walk: Torsions, state: TorsionState, steps: int, rng: torch.Generator, hottest: float = 10.0) -> TorsionState:

@@ -1,6 +1,8 @@
 """The internal flow: torsions one after another, then the stiff coordinates about their relaxed geometry.
 
-p(x) = p(tau) p(z | tau) |d(tau, z)/dx| over shapes; the rigid-body pose is kept from the positions given.
+p(x) = p(tau) p(z | tau) |d(tau, z)/dx| over shapes; the rigid-body pose is kept from the positions given. With
+velocity channels, torsions, noise and velocities are coupled after they are drawn and before the noise is scaled
+about the relaxed geometry of the coupled torsions, so that this geometry is needed once.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from timewarp.flow.response import Response
 from timewarp.flow.stiff import StiffNet, gaussian
 from timewarp.flow.tokens import Tokens
 from timewarp.flow.torsion import TorsionNet
+from timewarp.flow.velocity import Coordinates, VelocityCouplings
 from timewarp.state import Positions, State
 
 
 @dataclass(frozen=True)
 class InternalConfig:
-    """Sizes of the networks."""
+    """Sizes of the networks; `velocities` is the number of auxiliary channels, 0 for none."""
 
     width: int = 96
     heads: int = 6
@@ -35,6 +38,15 @@ class InternalConfig:
     stiff_layers: int = 2
     harmonics: int = 12
     grid: int = 72
+    velocities: int = 0
+    velocity_width: int = 48
+    velocity_heads: int = 4
+    velocity_layers: int = 1
+    velocity_blocks: int = 3
+
+    def __post_init__(self):
+        if self.velocities not in (0, 1, 2, 3):
+            raise ValueError(f"expected 0 to 3 velocity channels for the internal flow, got {self.velocities}")
 
 
 class Internal(nn.Module):
@@ -44,10 +56,10 @@ class Internal(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.width, config.heads, config.encoder_layers)
-        self.torsion = TorsionNet(
-            config.width, config.heads, config.torsion_layers, config.harmonics, config.grid
-        )
+        self.torsion = TorsionNet(config.width, config.heads, config.torsion_layers, config.harmonics, config.grid)
         self.stiff = StiffNet(config.stiff_width, config.stiff_heads, config.stiff_layers, config.width)
+        shape = (config.velocity_blocks, config.velocity_width, config.velocity_heads, config.velocity_layers)
+        self.velocity = VelocityCouplings(config.velocities, *shape, config.width) if config.velocities else None
 
     def log_prob(
         self,
@@ -57,12 +69,49 @@ class Internal(nn.Module):
         mean: Float[Tensor, "*m batch atoms 3"],
         noise: Float[Tensor, "*m batch atoms 3"],
         relaxed: Float[Tensor, "*m batch atoms 3"],
+        velocities: Float[Tensor, "*m batch atoms channels"] | None = None,
     ) -> tuple[Float[Tensor, "*m batch"], Float[Tensor, "*m batch"]]:
-        """(ln p(tau), ln p(z | tau)) of a stack of molecules: the likelihood that is trained."""
+        """(ln p(tau), ln p(z | tau)) of a stack of molecules: the likelihood that is trained.
+
+        With velocity channels the sum is ln p(tau, z, v), and its first part that of the uncoupled torsions.
+        """
         atoms = self.encoder(tokens)
         shift, scale = self.stiff(tokens, atoms, turns, mean, relaxed)
-        stiff = gaussian(noise, shift, scale, tokens.stiff.unsqueeze(-3))
-        return self.torsion.log_prob(tokens, atoms, torsions), stiff
+        return self.parts(tokens, atoms, torsions, noise, velocities, shift, scale)
+
+    def parts(
+        self,
+        tokens: Tokens,
+        atoms: Float[Tensor, "*m atoms known"],
+        torsions: Float[Tensor, "*m batch torsions"],
+        noise: Float[Tensor, "*m batch atoms 3"],
+        velocities: Float[Tensor, "*m batch atoms channels"] | None,
+        shift: Float[Tensor, "*m batch atoms 3"],
+        scale: Float[Tensor, "*m batch atoms 3"],
+    ) -> tuple[Float[Tensor, "*m batch"], Float[Tensor, "*m batch"]]:
+        """As `log_prob`, from encoded atoms and the `StiffNet`'s shift and log scale."""
+        keep = tokens.stiff.unsqueeze(-3)
+        if self.velocity is None:
+            return self.torsion.log_prob(tokens, atoms, torsions), gaussian(noise, shift, scale, keep)
+        if velocities is None:
+            raise ValueError(f"expected velocities of {self.config.velocities} channels, got none; draw them N(0, 1)")
+        white = torch.where(keep, (noise - shift) * torch.exp(-scale), 0.0)
+        before, log_det = self.velocity.pull(tokens, atoms, Coordinates(torsions, white, velocities))
+        rest = self._base(tokens, before) - scale.sum((-1, -2)) - log_det
+        return self.torsion.log_prob(tokens, atoms, before.torsions), rest
+
+    def coupled(
+        self, tokens: Tokens, atoms: Float[Tensor, "*m atoms known"], before: Coordinates
+    ) -> tuple[Coordinates, Float[Tensor, "*m batch"]]:
+        """Coordinates after the couplings, and ln p of noise and velocities there, given the torsions before."""
+        after, log_det = self.velocity.push(tokens, atoms, before)
+        return after, self._base(tokens, before) - log_det
+
+    @staticmethod
+    def _base(tokens: Tokens, at: Coordinates) -> Tensor:
+        zero = at.noise.new_zeros(())
+        real = tokens.real.unsqueeze(-2)[..., None]
+        return gaussian(at.noise, zero, zero, tokens.stiff.unsqueeze(-3)) + gaussian(at.velocities, zero, zero, real)
 
 
 @dataclass(frozen=True)
@@ -73,24 +122,25 @@ class InternalTransition:
     positions: Float[Tensor, "batch atoms 3"]
 
     def log_prob(self, state: State) -> Float[Tensor, "*batch"]:
-        """ln of the density of the shape with respect to the volume of internal coordinates' positions."""
+        """ln of the density of the shape (and velocities): over the volume of internal coordinates' positions."""
         flat = state.positions.reshape(-1, *state.positions.shape[-2:])
-        parts = [self.proposal.density(part) for part in flat.split(CHUNK)]
+        velocities = state.velocities.reshape(-1, *state.velocities.shape[-2:])
+        parts = [self.proposal.density(*part) for part in zip(flat.split(CHUNK), velocities.split(CHUNK), strict=True)]
         return torch.cat(parts).reshape(state.positions.shape[:-2])
 
     def sample(self, count: int, rng: torch.Generator) -> tuple[State, Float[Tensor, "count batch"]]:
         """`count` shapes for each pose, with their log densities; differentiable in the flow's parameters."""
         batch = len(self.positions)
-        shapes, log_prob = self.proposal.draw(count * batch, rng)
-        shapes = shapes.reshape(count, batch, *shapes.shape[1:])
-        return State.at(posed(shapes, self.positions, self.proposal.frame)), log_prob.reshape(count, batch)
+        drawn, log_prob = self.proposal.draw(count * batch, rng)
+        shapes, velocities = (t.unflatten(0, (count, batch)) for t in (drawn.positions, drawn.velocities))
+        return State(posed(shapes, self.positions, self.proposal.frame), velocities), log_prob.reshape(count, batch)
 
 
 CHUNK = 512  # configurations that pass through the networks at once
 
 
 class InternalProposal:
-    """The flow bound to one molecule: memoryless, without velocities.
+    """The flow bound to one molecule: memoryless.
 
     Args:
         flow: the networks.
@@ -100,11 +150,15 @@ class InternalProposal:
     """
 
     memoryless = True
-    channels = 0
 
     def __init__(self, flow: Internal, tokens: Tokens, chart: InternalChart, response: Response):
         self.flow, self.tokens, self.chart, self.response = flow, tokens, chart, response
         self.frame = chart.tree.order[:3]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the auxiliary velocities."""
+        return self.flow.config.velocities
 
     def __call__(self, positions: Positions) -> InternalTransition:
         return InternalTransition(self, positions.reshape(-1, *positions.shape[-2:]))
@@ -118,30 +172,43 @@ class InternalProposal:
     def atoms(self) -> Tensor:
         return self.flow.encoder(self.tokens) if torch.is_grad_enabled() else self._frozen
 
-    def draw(self, count: int, rng: torch.Generator) -> tuple[Positions, Float[Tensor, " count"]]:
+    def draw(self, count: int, rng: torch.Generator) -> tuple[State, Float[Tensor, " count"]]:
         """Shapes in the chart's frame, and their log densities."""
         parts = [self._draw(min(CHUNK, count - start), rng) for start in range(0, count, CHUNK)]
-        return torch.cat([x for x, _ in parts]), torch.cat([p for _, p in parts])
+        positions, velocities, log_prob = (torch.cat(part) for part in zip(*parts, strict=True))
+        return State(positions, velocities), log_prob
 
     def _draw(self, count, rng):
-        atoms = self.atoms
-        uniform = torch.rand(count, self.chart.torsions, generator=rng)
-        xi = torch.randn(count, self.chart.atoms, 3, generator=rng)
+        atoms, chart, device = self.atoms, self.chart, self.tokens.atoms.device
+        uniform = torch.rand(count, chart.torsions, generator=rng, device=rng.device).to(device)
+        white = torch.randn(count, chart.atoms, 3, generator=rng, device=rng.device).to(device)
+        velocities = torch.randn(count, chart.atoms, self.channels, generator=rng, device=rng.device).to(device)
         torsions, log_prob = self.flow.torsion.sample(self.tokens, atoms, uniform)
+        if self.channels:
+            before = Coordinates(torsions, torch.where(chart.stiff, white, 0.0), velocities)
+            (torsions, white, velocities), rest = self.flow.coupled(self.tokens, atoms, before)
         mean, shift, scale = self._stiff(atoms, torsions)
-        noise = torch.where(self.chart.stiff, shift + scale.exp() * xi, 0.0)
-        log_prob = log_prob + gaussian(noise, shift, scale, self.tokens.stiff)
-        positions, log_det = self.chart.inverse(torsions, mean + noise[:, self.chart.stiff])
-        return positions, log_prob + log_det
+        noise = torch.where(chart.stiff, shift + scale.exp() * white, 0.0)
+        if self.channels:
+            log_prob = log_prob + rest - scale.sum((-1, -2))
+        else:
+            log_prob = log_prob + gaussian(noise, shift, scale, self.tokens.stiff)
+        positions, log_det = chart.inverse(torsions, mean + noise[:, chart.stiff])
+        return positions, velocities[:, chart.back], log_prob + log_det
 
-    def density(self, positions: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, " batch"]:
-        """ln p of shapes."""
+    def density(
+        self, positions: Float[Tensor, "batch atoms 3"], velocities: Float[Tensor, "batch atoms channels"]
+    ) -> Float[Tensor, " batch"]:
+        """ln p of shapes and velocities."""
+        if velocities.shape[-1] != self.channels:
+            raise ValueError(f"expected {self.channels} velocity channels, got {velocities.shape[-1]}")
         atoms = self.atoms
         torsions, stiff, log_det = self.chart.forward(positions)
         mean, shift, scale = self._stiff(atoms, torsions)
         noise = self.laid(stiff - mean)
-        log_prob = self.flow.torsion.log_prob(self.tokens, atoms, torsions)
-        return log_prob + gaussian(noise, shift, scale, self.tokens.stiff) + log_det
+        placed = velocities[:, self.chart.tree.order]
+        torsion, rest = self.flow.parts(self.tokens, atoms, torsions, noise, placed, shift, scale)
+        return torsion + rest + log_det
 
     def _stiff(self, atoms, torsions):
         mean = self.response(torsions)

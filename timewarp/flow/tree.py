@@ -2,7 +2,7 @@
 
 Each placed atom has a bond (to its parent), an angle (parent, grandparent) and a dihedral. Of the children of one
 parent only the first has the dihedral about the bond parent-grandparent; its siblings are placed relative to it.
-A dihedral is free where the force field lets the bond turn; all else is stiff. Nothing depends on the atom order
+A dihedral is free where the force field lets the bond turn, or a saturated ring pucker; all else is stiff. Nothing depends on the atom order
 of the file: ties are broken by the graph, then by the handedness of the prepared geometry.
 """
 
@@ -19,6 +19,7 @@ from timewarp.flow.geometry import dihedral
 from timewarp.state import Molecule
 
 STIFF_BARRIER = 45.0  # kJ/mol: the intrinsic barrier from which a bond does not turn
+PUCKER_BARRIER = 25.0  # kJ/mol: the same for a bond in a ring, planar above
 
 
 @dataclass(frozen=True)
@@ -192,9 +193,11 @@ def _turns(molecule, near, rows, atom):
     parent, up, beyond = rows[atom]
     if rows[beyond][:2] == (parent, up):
         return False  # placed relative to its first sibling
-    if in_ring(near, parent, up):
-        return False
-    return barrier(molecule, parent, up) < STIFF_BARRIER
+    if not in_ring(near, parent, up):
+        return barrier(molecule, parent, up) < STIFF_BARRIER
+    # a saturated ring puckers: the one dihedral along it leads, the rest follows
+    along = all(in_ring(near, i, j) for i, j in ((atom, parent), (up, beyond)))
+    return along and barrier(molecule, parent, up) < PUCKER_BARRIER
 
 
 def in_ring(near: list[list[int]], i: int, j: int) -> bool:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timewarp.state import Positions
+from timewarp.mcmc import accept
+from timewarp.mcmc.chain import single_test
+from timewarp.state import Positions, State
 
 
 class Chart(Protocol):
@@ -28,13 +30,25 @@ class Chart(Protocol):
 
 @dataclass(frozen=True)
 class TorsionState:
-    """`log_density` is that of (tau, z) in the chart, up to a constant."""
+    """Torsions, noise and mean of the stiff coordinates, and what follows from them.
+
+    `positions` are in the chart's frame; `log_density` is that of (tau, z) in the chart, up to a constant.
+    """
 
     torsions: Float[Tensor, "chains torsions"]
     noise: Float[Tensor, "chains stiffs"]
     mean: Float[Tensor, "chains stiffs"]
     positions: Positions
     log_density: Float[Tensor, " chains"]
+    energy: Float[Tensor, " chains"]
+
+    @property
+    def state(self) -> State:
+        return State.at(self.positions)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """A flat mapping of tensors, to be saved; `Torsions.restore` reads it back."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 @dataclass(frozen=True)
@@ -57,10 +71,28 @@ class Torsions:
     turns: int = 2
     heat: float = 1.0
 
-    exact = True
+    exact: ClassVar[bool] = True
+    max_tests: ClassVar[int] = 1
 
-    def init(self, state) -> TorsionState:
-        torsions, stiff, _ = self.chart.forward(state.positions)
+    def init(self, state: State) -> TorsionState:
+        """The chains at their beginning.
+
+        Raises:
+            ValueError: if the positions or their energies are not finite.
+        """
+        accept.initial_energy(self.energy, state)
+        return self._of(state.positions)
+
+    def restore(self, tensors: dict[str, Tensor]) -> TorsionState:
+        """The inverse of `TorsionState.tensors`."""
+        return TorsionState(**tensors)
+
+    def moved(self, state: TorsionState, positions: Positions, energy: Tensor) -> tuple[TorsionState, int]:
+        """The chains at positions that another kernel led to, and the energy evaluations that this took."""
+        return self._of(positions), 2 * len(positions)
+
+    def _of(self, positions: Positions) -> TorsionState:
+        torsions, stiff, _ = self.chart.forward(positions)
         mean = self.response(torsions)
         return self._at(torsions, stiff - mean, mean)
 
@@ -70,6 +102,7 @@ class Torsions:
         mean = self.response(torsions)
         return self._at(torsions, torch.randn(mean.shape, generator=rng), mean)
 
+    @torch.no_grad()
     def step(self, state: TorsionState, rng: torch.Generator) -> tuple[TorsionState, dict[str, Any]]:
         chains, count = state.torsions.shape
         # half of the steps go anywhere on the circle, half stay near; each is symmetric
@@ -88,13 +121,16 @@ class Torsions:
         gain = new.log_density - state.log_density
         gauss = 0.5 * (new.noise.square().sum(1) - state.noise.square().sum(1))
         log_ratio = (gain + gauss) / self.heat
-        accepted = torch.log(torch.rand(chains, generator=rng)) < log_ratio.nan_to_num(-torch.inf)
-        return _where(accepted, new, state), {"accepted": accepted}
+        zero = torch.zeros(chains)
+        accepted = accept.metropolis(zero, zero, log_ratio, rng)
+        state = _where(accepted, new, state)
+        return state, single_test(accepted, state.energy, 2 * chains)
 
     def _at(self, torsions, noise, mean):
         positions, log_det = self.chart.inverse(torsions, mean + noise)
-        log_density = -self.energy(positions) - log_det
-        return TorsionState(torsions, noise, mean, positions, log_density.nan_to_num(-torch.inf, -torch.inf, -torch.inf))
+        energy = self.energy(positions).double()
+        log_density = (-energy - log_det).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+        return TorsionState(torsions, noise, mean, positions, log_density, energy)
 
     def heated(self, heat: float) -> Torsions:
         return replace(self, heat=heat)

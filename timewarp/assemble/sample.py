@@ -1,0 +1,193 @@
+"""`timewarp sample` and `timewarp explore`: chains of one peptide, from a file to a report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from timewarp import units
+from timewarp.assemble import reporting
+from timewarp.assemble.energy import energy_of
+from timewarp.assemble.flows import bound, load_flow
+from timewarp.assemble.peptide import Peptide, warm
+from timewarp.flow.pose import posed
+from timewarp.kernel import Kernel, Proposal, run
+from timewarp.mcmc import Explore, Hamiltonian, Independence, Metropolis, Mixture
+from timewarp.output import RunDirectory
+from timewarp.resources import checkpoint_path
+from timewarp.settings import ExploreSettings, Progress, Report, SampleSettings, Stop
+from timewarp.state import State
+from timewarp.training.checkpoint import Checkpoint
+
+SAVE_EVERY = 10.0  # s between snapshots
+START = 120  # torsion moves by which chains are spread before the first frame
+LEAPFROG = 0.05  # nm sqrt(amu): 1 fs for the masses below, in kT
+HYDROGEN = 3.0  # amu, of hydrogens in local moves
+
+
+@dataclass
+class Tally:
+    """What a run has done so far; kept in the snapshot."""
+
+    step: int = 0
+    proposed: int = 0
+    accepted: int = 0
+    evaluations: int = 0
+    seconds: float = 0.0
+    by_kernel: dict[str, list[int]] = field(default_factory=dict)
+
+    def count(self, name: str, info: dict[str, Any]) -> None:
+        tested, accepted = int(info["tested"].sum()), int(info["accepted"].sum())
+        self.evaluations += int(info["evaluations"])
+        tally = self.by_kernel.setdefault(name, [0, 0])
+        tally[0] += tested
+        tally[1] += accepted
+        if name == FLOW:
+            self.proposed += tested
+            self.accepted += accepted
+
+
+FLOW, TORSIONS, LOCAL = "flow", "torsions", "hamiltonian"
+
+
+def sample(settings: SampleSettings, progress: Progress, stop: Stop) -> Report:
+    """Exact chains of the Boltzmann distribution of the peptide in `settings.pdb`."""
+    return _chains(settings, progress, stop)
+
+
+def explore(settings: ExploreSettings, progress: Progress, stop: Stop) -> Report:
+    """Chains that accept what does not raise the energy too far: fast, and not exact."""
+    return _chains(settings, progress, stop)
+
+
+def _chains(settings: SampleSettings | ExploreSettings, progress: Progress, stop: Stop) -> Report:
+    from timewarp.md.system import prepare
+
+    began = time.monotonic()
+    device = settings.device.resolve()
+    progress(0.0, "reading the structure")
+    prepared = prepare(settings.pdb)
+    path = checkpoint_path(settings.checkpoint)
+    checkpoint = Checkpoint.load(path.with_suffix(""))
+    identity = reporting.identity(settings, prepared)
+    with RunDirectory.open(settings.out, identity, settings.resume) as directory:
+        saved = directory.saved
+        progress(0.0, "checking the energy against OpenMM")
+        energy, molecule, notices = energy_of(prepared, settings.temperature, device=device)
+        whitening = None
+        if saved:
+            whitening = {k.removeprefix("chart."): v for k, v in saved.tensors.items() if k.startswith("chart.")}
+        progress(0.0, "preparing the chart")
+        peptide = Peptide.of(
+            molecule, settings.temperature, potential=energy, whitening=whitening, seed=settings.seed
+        )
+        proposal = bound(load_flow(checkpoint), peptide)
+        kernel, names = _kernel(settings, peptide, proposal)
+        rng = torch.Generator().manual_seed(settings.seed)
+        if saved:
+            rng = saved.generator()
+            state = kernel.restore({k.removeprefix("kernel."): v for k, v in saved.tensors.items() if "kernel." in k})
+            tally = Tally(**saved.meta["tally"])
+        else:
+            reporting.begin(directory, prepared, settings.chains)
+            state, tally = kernel.init(_start(settings, peptide, proposal, prepared, rng)), Tally()
+        pose = torch.as_tensor(prepared.positions, dtype=torch.float32)
+        loop = _Loop(settings, directory, kernel, names, peptide, pose, progress, stop, began, tally.seconds)
+        loop.run(state, tally, rng)
+        return reporting.finish(
+            settings,
+            directory,
+            prepared,
+            exact=isinstance(settings, SampleSettings),
+            checkpoint=str(settings.checkpoint),
+            tally=tally,
+            notices=[*prepared.notices, *notices],
+        )
+
+
+def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Kernel, tuple[str, ...]]:
+    """The kernel of the run and, in its order, the names of the moves that it mixes."""
+    energy = peptide.potential
+    if isinstance(settings, ExploreSettings):
+        rise = settings.rise / units.kT(settings.temperature)
+        return Explore(energy, proposal, rise, peptide.same_hand), (FLOW,)
+    if proposal.memoryless:
+        flow: Kernel = Independence(energy, proposal, settings.width)
+    else:
+        # frames of side-by-side chains share one clock, so that each step has to test one proposal a chain
+        flow = Metropolis(energy, proposal, 1)
+    heavy = peptide.molecule.masses.float().clamp_min(HYDROGEN)
+    local = Hamiltonian(energy, heavy, LEAPFROG, steps=10)
+    if not peptide.chart.torsions:
+        return Mixture((flow, local), (0.9, 0.1)), (FLOW, LOCAL)
+    return Mixture((flow, peptide.walk(), local), (0.9, 0.07, 0.03)), (FLOW, TORSIONS, LOCAL)
+
+
+def _start(settings, peptide: Peptide, proposal: Proposal, prepared, rng: torch.Generator) -> State:
+    """Where the chains start: exact chains from different states, explorations from the prepared structure.
+
+    A short torsion walk spreads the chains; where the bonds do not turn, all start from the structure.
+    """
+    structure = torch.as_tensor(prepared.positions, dtype=torch.float32).expand(settings.chains, -1, -1)
+    if isinstance(settings, ExploreSettings) or not peptide.chart.torsions:
+        return State.at(structure.clone(), proposal.channels, rng)
+    walk = peptide.walk()
+    state = warm(walk, walk.begin(settings.chains, rng), START, rng)
+    return State.at(posed(state.positions, structure, peptide.frame), proposal.channels, rng)
+
+
+@dataclass
+class _Loop:
+    settings: SampleSettings | ExploreSettings
+    directory: RunDirectory
+    kernel: Kernel
+    names: tuple[str, ...]
+    peptide: Peptide
+    pose: Tensor
+    progress: Progress
+    stop: Stop
+    began: float  # of this process; earlier ones spent `before` seconds
+    before: float
+
+    def run(self, state, tally: Tally, rng: torch.Generator) -> None:
+        """Sample until the limit, or until asked to stop; every frame and the end are saved."""
+        saved = time.monotonic()
+        steps = self.settings.steps
+        left = steps - tally.step if steps else 2**62
+        self._save(state, tally, rng)
+        if left > 0 and not self._over():
+            for state, info in run(self.kernel, state, left, rng):
+                tally.step += 1
+                tally.count(self.names[info.get("kernel", 0)], info)
+                frame = posed(state.state.positions, self.pose.expand_as(state.state.positions), self.peptide.frame)
+                potential = state.energy * units.kT(self.settings.temperature)
+                self.directory.append(tally.step, frame, potential, info["accepted"])
+                if time.monotonic() - saved > SAVE_EVERY:
+                    self._save(state, tally, rng)
+                    saved = time.monotonic()
+                if tally.step % 20 == 0:
+                    self._tell(tally)
+                if self._over():
+                    break
+        self._save(state, tally, rng)
+
+    def _over(self) -> bool:
+        limit = self.settings.seconds
+        return self.stop() or (limit is not None and time.monotonic() - self.began > limit)
+
+    def _save(self, state, tally: Tally, rng: torch.Generator) -> None:
+        tally.seconds = self.before + time.monotonic() - self.began
+        tensors = {f"kernel.{k}": v for k, v in state.tensors().items()}
+        tensors |= {f"chart.{k}": v for k, v in self.peptide.chart.arrays().items()}
+        self.directory.save(tensors, rng, {"tally": asdict(tally)})
+
+    def _tell(self, tally: Tally) -> None:
+        shares = [tally.step / self.settings.steps if self.settings.steps else 0.0]
+        if self.settings.seconds:
+            shares.append((time.monotonic() - self.began) / self.settings.seconds)
+        rate = tally.accepted / max(1, tally.proposed)
+        self.progress(min(1.0, max(shares)), f"{tally.step} steps, acceptance {rate:.1%}")
