@@ -32,7 +32,7 @@ def test_not_finite_is_rejected(bad):
 
 
 def test_the_impossible_is_never_accepted():
-    # 2^26 draws: a uniform variable in float32 would be 0 four times among them, and 0 < exp(-100)
+    # 2^26 draws: a uniform variable in float32 is 0 four times among them, and 0 < exp(-100)
     rng, zero = seeded(1), torch.zeros(2**20)
     assert not any(accept.metropolis(zero, zero + 100, zero, rng).any() for _ in range(64))
 

@@ -23,8 +23,9 @@ Batch = Float[Tensor, "*batch"]
 def metropolis(energy: Batch, proposed: Batch, log_ratio: Batch, rng: torch.Generator) -> Bool[Tensor, "*batch"]:
     """Accept with probability min(1, exp(energy - proposed + log_ratio)).
 
-    Anything not finite (a failed energy, a density of zero or NaN either way) is rejected. The uniform variable is in
-    float64: in float32 it is exactly 0 once in 2^24 draws, which would accept the impossible.
+    Anything not finite (a failed energy, a density of zero or NaN either way) is rejected. The uniform variable is
+    1 - u with u in [0, 1): u itself is exactly 0 now and then (in float32 once in 2^24 draws), and its logarithm would
+    accept the impossible.
     """
     log_alpha = energy.double() - proposed.double() + log_ratio.double()
     u = torch.rand(log_alpha.shape, generator=rng, dtype=torch.float64, device=log_alpha.device)
