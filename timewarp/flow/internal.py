@@ -124,7 +124,7 @@ class InternalTransition:
     def log_prob(self, state: State) -> Float[Tensor, "*batch"]:
         """ln of the density of the shape (and velocities): over the volume of internal coordinates' positions."""
         flat = state.positions.reshape(-1, *state.positions.shape[-2:])
-        velocities = state.velocities.reshape(-1, *state.velocities.shape[-2:])
+        velocities = state.velocities.reshape(len(flat), *state.velocities.shape[-2:])
         parts = [self.proposal.density(*part) for part in zip(flat.split(CHUNK), velocities.split(CHUNK), strict=True)]
         return torch.cat(parts).reshape(state.positions.shape[:-2])
 
