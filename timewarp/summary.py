@@ -9,7 +9,7 @@ from timewarp.settings import Report
 
 def summary(report: Report) -> Iterator[str]:
     """The lines that a person wants first: how much was done, how well it mixes, whether to trust it."""
-    if "moves_proposed" in report:
+    if report.get("moves_proposed"):
         exact = "exact" if report.get("exact") else "not exact"
         yield (
             f"{exact}: {report['chains']} chains, {report['moves_accepted']} of {report['moves_proposed']} moves "

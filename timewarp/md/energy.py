@@ -121,8 +121,13 @@ class _Differentiable(torch.autograd.Function):
         return weight[..., None, None] * slope, None
 
 
-def context_on(system: openmm.System, platform: str, properties: dict[str, str] | None = None) -> openmm.Context:
-    """A Context for evaluations on a platform, with the most exact and repeatable of its settings unless told others.
+def context_on(
+    system: openmm.System,
+    platform: str,
+    properties: dict[str, str] | None = None,
+    integrator: openmm.Integrator | None = None,
+) -> openmm.Context:
+    """A Context on a platform, with the most exact and repeatable of its settings unless told others.
 
     Raises:
         ValueError: if the platform does not exist or cannot be used here.
@@ -134,7 +139,7 @@ def context_on(system: openmm.System, platform: str, properties: dict[str, str] 
     }.get(platform, {})
     try:
         found = openmm.Platform.getPlatformByName(platform)
-        return openmm.Context(system, openmm.VerletIntegrator(0.001), found, own | (properties or {}))
+        return openmm.Context(system, integrator or openmm.VerletIntegrator(0.001), found, own | (properties or {}))
     except openmm.OpenMMException as error:
         raise ValueError(f"expected an OpenMM platform that works here, got {platform}: {error}") from error
 
