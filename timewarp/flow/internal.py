@@ -133,7 +133,8 @@ class InternalTransition:
         batch = len(self.positions)
         drawn, log_prob = self.proposal.draw(count * batch, rng)
         shapes, velocities = (t.unflatten(0, (count, batch)) for t in (drawn.positions, drawn.velocities))
-        return State(posed(shapes, self.positions, self.proposal.frame), velocities), log_prob.reshape(count, batch)
+        placed = posed(shapes, self.positions.expand_as(shapes), self.proposal.frame)
+        return State(placed, velocities), log_prob.reshape(count, batch)
 
 
 CHUNK = 512  # configurations that pass through the networks at once
@@ -180,9 +181,10 @@ class InternalProposal:
 
     def _draw(self, count, rng):
         atoms, chart, device = self.atoms, self.chart, self.tokens.atoms.device
-        uniform = torch.rand(count, chart.torsions, generator=rng, device=rng.device).to(device)
-        white = torch.randn(count, chart.atoms, 3, generator=rng, device=rng.device).to(device)
-        velocities = torch.randn(count, chart.atoms, self.channels, generator=rng, device=rng.device).to(device)
+        shape = {"generator": rng, "device": rng.device, "dtype": chart.dtype}
+        uniform = torch.rand(count, chart.torsions, **shape).to(device)
+        white = torch.randn(count, chart.atoms, 3, **shape).to(device)
+        velocities = torch.randn(count, chart.atoms, self.channels, **shape).to(device)
         torsions, log_prob = self.flow.torsion.sample(self.tokens, atoms, uniform)
         if self.channels:
             before = Coordinates(torsions, torch.where(chart.stiff, white, 0.0), velocities)
