@@ -25,7 +25,7 @@ from timewarp.training.checkpoint import Checkpoint
 
 SAVE_EVERY = 10.0  # s between snapshots
 START = 120  # torsion moves by which chains are spread before the first frame
-LEAPFROG = 0.05  # nm sqrt(amu): 1 fs for the masses below, in kT
+LEAPFROG = 0.0024  # nm sqrt(amu): 1.5 fs at 310 K
 HYDROGEN = 3.0  # amu, of hydrogens in local moves
 
 
