@@ -1,0 +1,128 @@
+"""Laws of the batched potential: its gradient, its batches, its symmetries, and what happens at bad configurations."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from timewarp.energy import Potential
+from timewarp.kernel import Energy
+from timewarp.units import kT
+
+from .conftest import distorted
+
+
+@pytest.fixture(scope="module")
+def potential(peptide):
+    return Potential(peptide[1], 310.0, dtype=torch.float64)
+
+
+def moved(x, seed=0):
+    """The same shapes, rotated and shifted."""
+    rng = torch.Generator().manual_seed(seed)
+    turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=rng, dtype=x.dtype))
+    if torch.det(turn) < 0:
+        turn = -turn
+    return x @ turn.T + torch.randn(3, generator=rng, dtype=x.dtype)
+
+
+def test_it_is_an_energy_in_units_of_kt(peptide, potential):
+    assert isinstance(potential, Energy)
+    x = distorted(peptide[0].positions, 0.005, 2)
+    for temperature in (310.0, 500.0):
+        hot = Potential(peptide[1], temperature, dtype=torch.float64)
+        torch.testing.assert_close(hot(x), potential.kilojoules(x)[0] / kT(temperature))
+
+
+def test_gradient_is_that_of_finite_differences(peptide, potential):
+    x = distorted(peptide[0].positions, 0.005, 1)
+    _, gradient = potential.kilojoules(x, gradient=True)
+    step = 1e-5
+    nudges = step * torch.eye(x[0].numel(), dtype=x.dtype).reshape(-1, *x[0].shape)
+    numeric = (potential.kilojoules(x + nudges)[0] - potential.kilojoules(x - nudges)[0]) / (2 * step)
+    torch.testing.assert_close(gradient.flatten(), numeric, rtol=1e-6, atol=1e-4)
+
+
+def test_backward_is_the_gradient_over_kt_weighted(peptide, potential):
+    x = distorted(peptide[0].positions, 0.005, 3).requires_grad_()
+    weight = torch.tensor([1.0, -2.0, 0.5], dtype=x.dtype)
+    (found,) = torch.autograd.grad((weight * potential(x)).sum(), x)
+    _, gradient = potential.kilojoules(x.detach(), gradient=True)
+    torch.testing.assert_close(found, weight[:, None, None] * gradient / potential.kT)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (0,), (2, 3)])
+def test_a_batch_is_its_configurations(peptide, shape):
+    count = math.prod(shape)
+    x = distorted(peptide[0].positions, 0.005, count)
+    small = Potential(peptide[1], dtype=torch.float64, memory=3 * 8 * peptide[1].atoms ** 2)  # 3 at a time
+    energy, gradient = small.kilojoules(x.reshape(*shape, peptide[1].atoms, 3), gradient=True)
+    assert (energy.shape, gradient.shape) == (torch.Size(shape), torch.Size((*shape, peptide[1].atoms, 3)))
+    assert small.evaluations == count
+    for i, one in enumerate(x):
+        alone, slope = small.kilojoules(one, gradient=True)
+        torch.testing.assert_close(energy.flatten()[i], alone)
+        torch.testing.assert_close(gradient.reshape(-1, *one.shape)[i], slope)
+
+
+def test_moving_the_molecule_turns_the_gradient_and_keeps_the_energy(peptide, potential):
+    x = distorted(peptide[0].positions, 0.005, 1)[0]
+    energy, gradient = potential.kilojoules(x, gradient=True)
+    there, turned = potential.kilojoules(moved(x), gradient=True)
+    torch.testing.assert_close(there, energy)
+    torch.testing.assert_close(turned.norm(dim=-1), gradient.norm(dim=-1))
+    torch.testing.assert_close(gradient.sum(0), torch.zeros(3, dtype=x.dtype), atol=1e-8, rtol=0)
+
+
+def test_a_torsion_has_a_sign(peptide):
+    forcefield = peptide[1].forcefield
+    skew = replace(forcefield, torsion_phase=forcefield.torsion_phase + 0.4)
+    x = distorted(peptide[0].positions, 0.005, 1)
+    mirrored = x * torch.tensor([-1.0, 1.0, 1.0], dtype=x.dtype)
+    energies = {}
+    for name, tables in {"even": forcefield, "skew": skew}.items():
+        potential = Potential(replace(peptide[1], forcefield=tables), dtype=torch.float64)
+        energies[name] = float((potential(mirrored) - potential(x)).abs())
+    assert energies["even"] < 1e-9  # phases of 0 and pi cannot tell the hands apart
+    assert energies["skew"] > 1e-2
+
+
+def test_permuting_atoms_permutes_the_gradient(peptide, potential):
+    x = distorted(peptide[0].positions, 0.005, 2)
+    order = torch.randperm(peptide[1].atoms, generator=torch.Generator().manual_seed(1))
+    other = Potential(peptide[1].permuted(order), dtype=torch.float64)
+    energy, gradient = potential.kilojoules(x, gradient=True)
+    same, permuted = other.kilojoules(x[:, order], gradient=True)
+    torch.testing.assert_close(same, energy)
+    torch.testing.assert_close(permuted, gradient[:, order])
+
+
+def broken(x):
+    """Four configurations, of which 1 has a NaN, 2 an infinity, and 3 two atoms on one place."""
+    x = x.repeat(4, 1, 1)
+    x[1, 0, 0], x[2, 3, 1], x[3, 5] = torch.nan, torch.inf, x[3, 6]
+    return x
+
+
+def test_a_bad_configuration_is_infinite_alone(peptide, potential):
+    x = broken(distorted(peptide[0].positions, 0.0, 1))
+    energy, gradient = potential.kilojoules(x, gradient=True)
+    good, slope = potential.kilojoules(x[0], gradient=True)
+    assert energy[1:].tolist() == [torch.inf] * 3
+    torch.testing.assert_close(energy[0], good)
+    torch.testing.assert_close(gradient[0], slope)
+    assert (gradient[1:] == 0).all()
+
+
+def test_a_bad_configuration_does_not_poison_the_backward_pass(peptide, potential):
+    x = broken(distorted(peptide[0].positions, 0.0, 1)).requires_grad_()
+    weight = potential(x).neg().exp()  # 0 where the energy is infinite
+    (found,) = torch.autograd.grad(potential(x)[0] + (weight * potential(x)).nan_to_num(0.0)[1:].sum(), x)
+    assert found.isfinite().all()
+    assert (found[0] != 0).any()
+
+
+def test_a_wrong_number_of_atoms_is_said(potential):
+    with pytest.raises(ValueError, match=rf"expected positions \[..., {potential.atoms}, 3\] in nm, got \(2, 5, 3\)"):
+        potential(torch.zeros(2, 5, 3, dtype=torch.float64))
