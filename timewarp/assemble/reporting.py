@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from timewarp.analysis import Ensemble, verdict, write_report
 from timewarp.mcmc.ess import bulk_ess, rhat
@@ -21,6 +21,7 @@ LIMITS = ("pdb", "out", "steps", "seconds", "device", "resume")  # what a resume
 POTENTIAL = "potential energy"  # the observable beside the dihedrals
 
 
+@runtime_checkable
 class Tally(Protocol):
     """What a run has done, in all sessions: steps a chain; moves and energies of all chains together."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from timewarp.mcmc.chain import single_test
 from timewarp.state import Positions, State
 
 
+@runtime_checkable
 class Chart(Protocol):
     torsions: int
     stiffs: int
