@@ -16,9 +16,9 @@ from timewarp.state import State
 
 from .conftest import built, distorted, system_of
 
-SHORT = ["GLY", "WH", "ACE-HID-HIE-NME"]
+SHORT = ["GLY-NH2", "WH", "ACE-HID-HIE-NME"]
 LONG = [
-    "GLY", "AA", "WH", "PG", "ACE-ALA-NME", "ACE-HID-HIP-HIE-NME", "ASH-LYN-GLH-NH2", "CYX-GLY-CYX", "KLLR", "FYYY",
+    "GLY-NH2", "AA", "WH", "PG", "ACE-ALA-NME", "ACE-HID-HIP-HIE-NME", "ACE-ASH-LYN-GLH-NH2", "CYX-GLY-CYX", "KLLR", "FYYY",
 ]  # fmt: skip
 AMBER = "amber14-all.xml"
 

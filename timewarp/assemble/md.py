@@ -34,8 +34,8 @@ class Tally:
 def md(settings: MDSettings, progress: Progress, stop: Stop) -> Report:
     """Langevin dynamics from the prepared structure, all chains in step; `steps` is rounded up to whole frames.
 
-    Chains start at the prepared structure with thermal velocities of their own. When a run was stopped does not show
-    in its trajectory.
+    Chains start at the prepared structure with velocities of their own, at twice the temperature: half of it goes into
+    the potential, which starts near a minimum. When a run was stopped does not show in its trajectory.
 
     Raises:
         InputError: if the peptide cannot be prepared.
@@ -62,7 +62,9 @@ def md(settings: MDSettings, progress: Progress, stop: Stop) -> Report:
             reporting.begin(directory, prepared, settings.chains)
             rng = torch.Generator().manual_seed(settings.seed)
             positions = torch.as_tensor(prepared.positions).expand(settings.chains, -1, -1)
-            phase, tally, start = kernel.init(State.at(positions, 3, rng)), Tally(), 0
+            thermal = State.at(positions, 3, rng)
+            hot = replace(thermal, velocities=math.sqrt(2) * thermal.velocities)
+            phase, tally, start = kernel.init(hot), Tally(), 0
         loop = _Loop(settings, directory, kernel, progress, stop, began - tally.seconds)
         loop.run(phase, tally, rng, start)
         picoseconds = directory.frames * kernel.stride * kernel.integration.step

@@ -23,13 +23,14 @@ from timewarp.md.energy import context_on
 from timewarp.md.system import Prepared
 from timewarp.state import State
 
+HOT = 10  # times its thermal average is more kinetic energy than a stable integration has
 TIGHT = 1e-6  # relative tolerance of constrained distances
 BURST = {"CPU": 4_000, "Reference": 1_000}  # integration steps of all chains in one kernel step
 LONG_BURST = 200_000  # where a Context takes seconds to make
 
 
 class Unstable(RuntimeError):
-    """The integration left the finite numbers."""
+    """The integration left the finite numbers, or heats up."""
 
 
 class Integration(NamedTuple):
@@ -128,7 +129,7 @@ class LangevinMD:
             `kinetic` (kJ/mol).
 
         Raises:
-            Unstable: if a chain left the finite numbers.
+            Unstable: if a chain left the finite numbers or has far too much kinetic energy.
         """
         chains = len(state.positions)
         seeds = torch.randint(1, 2**31 - 1, (chains,), generator=rng).tolist()  # 0 would mean any seed to OpenMM
@@ -152,6 +153,7 @@ class LangevinMD:
         context = context_on(self.system, self.platform, integrator=integrator)
         context.setPositions(x)
         context.setVelocities(v)
+        limit = HOT * 0.5 * self.freedoms() * units.kT(self.temperature)
         found = []
         for frame in range(self.frames):
             try:
@@ -159,13 +161,14 @@ class LangevinMD:
                 now = context.getState(positions=True, velocities=True, energy=True)
                 arrays = [_numbers(now.getPositions(asNumpy=True)), _numbers(now.getVelocities(asNumpy=True))]
                 energies = [now.getPotentialEnergy()._value, now.getKineticEnergy()._value]
-                whole = all(np.isfinite(part).all() for part in (*arrays, *energies))
+                stable = all(np.isfinite(part).all() for part in (*arrays, *energies)) and energies[1] < limit
             except openmm.OpenMMException:
-                whole = False
-            if not whole:
+                stable = False
+            if not stable:
                 raise Unstable(
-                    f"expected finite positions, got others in chain {chain} within {(frame + 1) * self.stride} steps "
-                    f"of {setting.step * 1000:g} fs; lower the temperature or use a protocol with a shorter time step"
+                    f"expected a stable integration, got positions that are not finite or too much kinetic energy in "
+                    f"chain {chain} within {(frame + 1) * self.stride} steps of {setting.step * 1000:g} fs; "
+                    "correct the structure, lower the temperature or use a protocol with a shorter time step"
                 )
             found.append((*arrays, *energies))
         return [np.stack(part) for part in zip(*found, strict=True)]

@@ -1,0 +1,1 @@
+"""Commands from settings to the files that they leave."""
