@@ -34,7 +34,7 @@ def load_flow(checkpoint: Checkpoint) -> Internal | Cartesian:
 
 
 def bound(flow: nn.Module, peptide: Peptide) -> Proposal:
-    """The flow as a proposal for one peptide.
+    """The flow as a proposal for one peptide, on the flow's device, where the peptide's energy has to be.
 
     The Cartesian flow describes an atom as the internal one does, but in the order of the peptide's atoms.
     """
@@ -44,4 +44,5 @@ def bound(flow: nn.Module, peptide: Peptide) -> Proposal:
         tokens = Tokens.of(peptide.molecule, chart, temperature)
         return CartesianProposal(flow, tokens.atoms[chart.back].to(device))
     tokens = Tokens.of(peptide.molecule, chart, temperature, flow.config.grid)
-    return InternalProposal(flow, tokens.to(device), chart, peptide.response)
+    chart = chart.to(device)
+    return InternalProposal(flow, tokens.to(device), chart, peptide.response.on(chart))

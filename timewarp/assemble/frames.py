@@ -1,8 +1,9 @@
-"""Training frames of one molecule, in the coordinates that the flow's likelihood is computed in."""
+"""Training frames of one molecule, in the coordinates that the internal flow's likelihood is computed in."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from timewarp.assemble.generate import Shard
 from timewarp.flow.chart import InternalChart
-from timewarp.flow.internal import laid, relaxed_geometry
+from timewarp.flow.internal import Internal, laid, relaxed_geometry
+from timewarp.flow.losses import Own
 from timewarp.flow.tokens import Tokens, pad_stack, stacked
+from timewarp.settings import SettingsError
 
 PARTS = ("torsions", "turns", "mean", "noise", "relaxed")
 
@@ -30,13 +33,24 @@ class Frames:
     shard: Path
 
     @classmethod
-    def read(cls, path: Path) -> Frames:
+    def read(cls, path: Path, device: str = "cpu") -> Frames:
+        """The frames of a shard.
+
+        Raises:
+            SettingsError: if the shard was made with another chart.
+        """
         shard = Shard.read(path)
         chart = InternalChart(shard.molecule, whitening=shard.whitening)
+        if (shard.torsions.shape[1], shard.noise.shape[1]) != (chart.torsions, chart.stiffs):
+            raise SettingsError(
+                f"{path}: expected {chart.torsions} free torsions, found {shard.torsions.shape[1]}: it was made with "
+                "another version; remove it and make it again with timewarp data"
+            )
         tokens = Tokens.of(shard.molecule, chart, shard.facts["recipe"]["temperature"])
         turns, relaxed = relaxed_geometry(chart, shard.torsions, shard.mean)
         mean, noise = laid(chart, shard.mean), laid(chart, shard.noise)
-        return cls(shard.sequence, tokens, shard.torsions, turns, mean, noise, relaxed, path)
+        parts = (part.to(device) for part in (shard.torsions, turns, mean, noise, relaxed))
+        return cls(shard.sequence, tokens.to(device), *parts, shard=path)
 
     def __len__(self) -> int:
         return len(self.torsions)
@@ -48,13 +62,41 @@ class Minibatch:
 
     tokens: Tokens
     frames: tuple[Tensor, ...]
+    own: Sequence[Own] = ()
 
     @classmethod
-    def draw(cls, pool: list[Frames], molecules: int, frames: int, rng: torch.Generator) -> Minibatch:
-        """Some frames of some molecules, uniformly."""
+    def draw(
+        cls, pool: Sequence[Frames], molecules: int, frames: int, rng: torch.Generator, share: tuple[int, int] = (0, 1)
+    ) -> Minibatch:
+        """Some frames of some molecules, uniformly.
+
+        Args:
+            pool: of all molecules.
+            molecules: at most.
+            frames: of each.
+            rng: the same in all processes, which all draw the whole minibatch.
+            share: (rank, count) of the processes; each keeps every count-th frame.
+        """
         chosen = [pool[i] for i in torch.randperm(len(pool), generator=rng)[:molecules].tolist()]
-        picks = [torch.randint(len(f), (frames,), generator=rng) for f in chosen]
+        rank, count = share
+        picks = [torch.randint(len(f), (frames,), generator=rng)[rank::count] for f in chosen]
         parts = tuple(
-            pad_stack([getattr(f, name)[pick] for f, pick in zip(chosen, picks, strict=True)]) for name in PARTS
+            pad_stack([getattr(f, name)[pick.to(f.torsions.device)] for f, pick in zip(chosen, picks, strict=True)])
+            for name in PARTS
         )
         return cls(stacked([f.tokens for f in chosen]), parts)
+
+    def log_prob(self, model: Internal, rng: torch.Generator) -> dict[str, Tensor]:
+        """The parts of ln p of each frame; velocities are drawn fresh."""
+        velocities = None
+        if channels := model.config.velocities:
+            noise = self.frames[PARTS.index("noise")]
+            shape = (*noise.shape[:-1], channels)
+            velocities = torch.randn(shape, generator=rng, dtype=noise.dtype, device=noise.device)
+            velocities = torch.where(self.tokens.real[:, None, :, None], velocities, 0.0)
+        torsion, stiff = model.log_prob(self.tokens, *self.frames, velocities)
+        return {"torsion": torsion, "stiff": stiff}
+
+    def judged(self, own: Sequence[Own]) -> Minibatch:
+        """The same frames, with molecules for own samples."""
+        return replace(self, own=own)

@@ -1,13 +1,125 @@
-"""What is minimised: the negative log likelihood; then the acceptance and entropy terms."""
+"""What is minimised: the negative log likelihood; then the acceptance and entropy terms on the flow's own samples.
+
+Klein et al. 2023 (Timewarp), the training objective: a weighted sum of the three, of which the last two need the
+energy, differentiable, and no data but the positions x that the flow starts from. With X = (x, v), X' = (x', v'):
+
+| symbol | variable |
+|---|---|
+| ln mu(X) = -U(x)/kT + ln N(v; 0, I), up to a constant | log_target |
+| ln r = ln mu(X') - ln mu(X) + ln p(X \\| x') - ln p(X' \\| x) | log_ratio |
+| acceptance term = -E ln r, X' drawn from p | -log_ratio |
+| entropy term = E ln p(X' \\| x), X' drawn from p | log_prob |
+
+Gradients reach the flow through the samples. For a memoryless flow ln p(X) and ln mu(X) do not depend on X': they are
+left out (the first is the likelihood term already), and -E ln r becomes the reverse Kullback-Leibler divergence
+E [ln p - ln mu] up to a constant. The internal flow's relaxed stiff coordinates are held fixed in these gradients,
+given the torsions: the density that mu has in the chart is stationary there, so that what is left out vanishes
+on average over noise about them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log, pi
+from typing import NamedTuple, Protocol
+
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from timewarp.kernel import Energy, Proposal
+from timewarp.state import State
+
+FARTHEST = 1e12  # kT, what an energy that is not finite counts as
 
 
-def likelihood(model, batch, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-    """-ln p(tau) - ln p(z | tau), mean over the frames of a `Minibatch`, in nats."""
-    torsion, stiff = model.log_prob(batch.tokens, *batch.frames)
-    loss = -(torsion + stiff).mean()
-    return loss, {"torsion": -float(torsion.detach().mean()), "stiff": -float(stiff.detach().mean())}
+class Own(NamedTuple):
+    """A molecule on which the flow's own samples are judged: the flow bound to it, its energy, and starts."""
+
+    proposal: Proposal
+    energy: Energy
+    starts: State
+
+
+class Batch(Protocol):
+    """A minibatch of data: the parts of ln p of its frames, and molecules for own samples (often none)."""
+
+    own: Sequence[Own]
+
+    def log_prob(self, model: nn.Module, rng: torch.Generator) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a minibatch, in nats.
+
+    Attributes:
+        likelihood: weight of the negative log likelihood.
+        acceptance: weight of minus the mean log Metropolis-Hastings ratio.
+        entropy: weight of minus the entropy of a proposal.
+        rise: kT above the start from which an energy counts by its logarithm, so that no clash rules the step.
+    """
+
+    likelihood: float = 1.0
+    acceptance: float = 0.0
+    entropy: float = 0.0
+    rise: float = 100.0
+
+    def __call__(self, model: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """(loss, its parts); a weight of zero leaves its term uncomputed."""
+        terms: list[Tensor] = []
+        told: dict[str, float] = {}
+        if self.likelihood:
+            loss, told = likelihood(model, batch, rng)
+            terms.append(self.likelihood * loss)
+        if self.acceptance or self.entropy:
+            for own in batch.own:
+                ratio, log_prob = log_ratio(own.proposal, own.energy, own.starts, rng, self.rise)
+                terms.append((self.entropy * log_prob.mean() - self.acceptance * ratio.mean()) / len(batch.own))
+                for name, value in (("log_ratio", ratio), ("entropy", -log_prob)):
+                    told[name] = told.get(name, 0.0) + float(value.detach().mean()) / len(batch.own)
+        return torch.stack(terms).sum(), told
+
+
+def likelihood(model: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    """-ln p, mean over the frames of a minibatch, and the same for each of its parts."""
+    parts = batch.log_prob(model, rng)
+    loss = -torch.stack(list(parts.values())).sum(0).mean()
+    return loss, {name: -float(part.detach().mean()) for name, part in parts.items()}
+
+
+def log_ratio(
+    proposal: Proposal, energy: Energy, starts: State, rng: torch.Generator, rise: float = float("inf")
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """(ln r, ln p) of one own sample from each start, differentiable; see the table above.
+
+    Args:
+        proposal: the flow bound to a molecule.
+        energy: U/kT of it.
+        starts: positions and velocities, [batch, atoms, ...].
+        rise: see `Objective`; infinite for the true ratio.
+    """
+    transition = proposal(starts.positions)
+    drawn, log_prob = transition.sample(1, rng)
+    drawn, log_prob = drawn[0], log_prob[0]
+    with torch.no_grad():
+        before = energy(starts.positions)
+    excess = tempered(energy(drawn.positions) - before.to(log_prob), rise)
+    ratio = normal(drawn.velocities) - excess - log_prob
+    if proposal.memoryless:
+        return ratio, log_prob
+    back = proposal(drawn.positions).log_prob(starts)
+    return ratio + back - normal(starts.velocities), log_prob
+
+
+def tempered(excess: Float[Tensor, " batch"], rise: float) -> Float[Tensor, " batch"]:
+    """An energy above `rise` counts as rise + ln(1 + excess - rise): the same slope there, bounded forces beyond."""
+    finite = excess.nan_to_num(FARTHEST, FARTHEST).clamp_max(FARTHEST)
+    above = (finite - rise).clamp_min(0.0)
+    return torch.where(above > 0, rise + torch.log1p(above), finite) if rise < float("inf") else finite
+
+
+def normal(velocities: Float[Tensor, "batch atoms channels"]) -> Float[Tensor, " batch"]:
+    """ln N(v; 0, I) of all velocities of a configuration; 0 without any."""
+    return -0.5 * (velocities.square() + log(2 * pi)).sum((-1, -2))

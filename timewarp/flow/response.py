@@ -39,6 +39,10 @@ class Response:
         self.chart, self.energy = chart, energy
         self.steps, self.damping, self.cap = steps, damping, cap
 
+    def on(self, chart: InternalChart) -> Response:
+        """The same response of another chart, or of the same one on another device."""
+        return Response(chart, self.energy, self.steps, self.damping, self.cap)
+
     @torch.no_grad()
     def __call__(self, torsions: Float[Tensor, "batch torsions"]) -> Float[Tensor, "batch stiffs"]:
         z = torsions.new_zeros(len(torsions), self.chart.stiffs)

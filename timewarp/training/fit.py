@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import cos, pi
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from timewarp.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,6 @@ class FitConfig:
 
     def rate(self, step: int) -> float:
         """Learning rate at a step."""
-        from math import cos, pi
-
         rise = min(1.0, (step + 1) / max(1, self.warm_up))
         if not self.horizon:
             return self.learning_rate * rise
@@ -46,6 +48,7 @@ class FitConfig:
 
 Batch = Any
 Loss = Callable[[nn.Module, Batch, torch.Generator], tuple[Tensor, dict[str, float]]]
+ALONE = Processes()
 
 
 class Fit:
@@ -56,12 +59,14 @@ class Fit:
         loss: (model, batch, rng) -> (scalar, metrics).
         config: how.
         seed: of everything random in training.
+        processes: that train together; the model is at first the same in all of them.
+
+    Attributes:
+        rng: the same in every process, for what they decide together; a loss gets one of its own in each.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, config: FitConfig, seed: int = 0):
-        import copy
-
-        self.model, self.loss, self.config = model, loss, config
+    def __init__(self, model: nn.Module, loss: Loss, config: FitConfig, seed: int = 0, processes: Processes = ALONE):
+        self.model, self.loss, self.config, self.processes = model, loss, config, processes
         self.averaged = copy.deepcopy(model).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
@@ -75,8 +80,9 @@ class Fit:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate(self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss, metrics = self.loss(self.model, batch, self.rng)
+        loss, metrics = self.loss(self.model, batch, self._own_rng())
         loss.backward()
+        loss, metrics = self._gathered(loss.detach(), metrics)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if loss.isfinite() and norm.isfinite():
             self.optimizer.step()
@@ -84,7 +90,23 @@ class Fit:
         else:
             self.skipped += 1
         self.step += 1
-        return metrics | {"loss": float(loss.detach()), "norm": float(norm), "rate": self.config.rate(self.step)}
+        return metrics | {"loss": float(loss), "norm": float(norm), "rate": self.config.rate(self.step)}
+
+    def _own_rng(self) -> torch.Generator:
+        seed = int(torch.randint(2**62, (), generator=self.rng)) + self.processes.rank
+        return torch.Generator(next(self.model.parameters()).device).manual_seed(seed)
+
+    @torch.no_grad()
+    def _gathered(self, loss: Tensor, metrics: dict[str, float]) -> tuple[Tensor, dict[str, float]]:
+        """Loss, metrics and gradients as means over the processes, so that all take the same step."""
+        if self.processes.count == 1:
+            return loss, metrics
+        for parameter in self.model.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        values = torch.stack([loss, *(loss.new_tensor(v) for v in metrics.values())])
+        self.processes.mean_([*(p.grad for p in self.model.parameters() if p.grad is not None), values])
+        return values[0], dict(zip(metrics, values[1:].tolist(), strict=True))
 
     @torch.no_grad()
     def _average(self):
@@ -115,7 +137,7 @@ class Fit:
         self.averaged.load_state_dict(under("averaged."))
         for name, parameter in self.model.named_parameters():
             state = {
-                key: flat[f"optimizer.{key}.{name}"].clone()
+                key: flat[f"optimizer.{key}.{name}"].clone().to("cpu" if key == "step" else parameter.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"optimizer.{key}.{name}" in flat
             }
@@ -140,18 +162,21 @@ def fit(
     save_every: float = 180.0,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train until `steps` in all, `seconds` from now, or `stop`; saves on the way and at the end."""
+    """Train until `steps` in all, `seconds` from now, or `stop`; saves on the way and at the end.
+
+    `told` gets means over the steps since it was last called.
+    """
     began = saved = time.monotonic()
-    sums: dict[str, float] = {}
-    while (steps is None or state.step < steps) and not stop():
-        if seconds is not None and time.monotonic() - began > seconds:
+    since: dict[str, list[float]] = {}
+    while steps is None or state.step < steps:
+        over = seconds is not None and time.monotonic() - began > seconds
+        if state.processes.any(over or stop()):
             break
-        metrics = state.advance(batch(state.step, state.rng))
-        for key, value in metrics.items():
-            sums[key] = sums.get(key, 0.0) + value / state.config.report
+        for key, value in state.advance(batch(state.step, state.rng)).items():
+            since.setdefault(key, []).append(value)
         if state.step % state.config.report == 0:
-            told(state.step, sums)
-            sums = {}
+            told(state.step, {key: sum(values) / len(values) for key, values in since.items()})
+            since = {}
         if time.monotonic() - saved > save_every:
             save(state)
             saved = time.monotonic()
