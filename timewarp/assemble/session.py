@@ -118,9 +118,10 @@ class Session:
 
     def _batch(self, step: int, rng: torch.Generator) -> Minibatch | PairBatch:
         run, count = self.run, self.processes.count
-        frames = -(-run.frames // count) * count
-        share = (self.processes.rank, count)
-        batch = self.batches.draw(list(self.pool.trained.values()), run.molecules, frames, rng, share)
+        pool = list(self.pool.trained.values())
+        molecules = min(run.molecules, len(pool))
+        each = -(-run.molecules * run.frames // (molecules * count))  # frames of a molecule in one process
+        batch = self.batches.draw(pool, molecules, each * count, rng, (self.processes.rank, count))
         if step >= run.own_from and (run.objective.acceptance or run.objective.entropy):
             batch = batch.judged([self._own(rng)])
         return batch

@@ -99,11 +99,11 @@ class Fit:
     @torch.no_grad()
     def _gathered(self, loss: Tensor, metrics: dict[str, float]) -> tuple[Tensor, dict[str, float]]:
         """Loss, metrics and gradients as means over the processes, so that all take the same step."""
-        if self.processes.count == 1:
-            return loss, metrics
         for parameter in self.model.parameters():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        if self.processes.count == 1:
+            return loss, metrics
         values = torch.stack([loss, *(loss.new_tensor(v) for v in metrics.values())])
         self.processes.mean_([*(p.grad for p in self.model.parameters() if p.grad is not None), values])
         return values[0], dict(zip(metrics, values[1:].tolist(), strict=True))
