@@ -20,6 +20,7 @@ from timewarp.settings import (
     Chart,
     DataSettings,
     Device,
+    EvaluateSettings,
     ExploreSettings,
     MDSettings,
     Protocol,
@@ -109,6 +110,26 @@ def explore(
 
 
 @app.command()
+def evaluate(
+    sequences: Annotated[list[str], typer.Argument(metavar="SEQUENCE...", help="Sequences of 1 to 10 residues.")],
+    out: Out,
+    seconds: Seconds = 60.0,
+    chains: Chains = EvaluateSettings.chains,
+    checkpoint: Checkpoint = EvaluateSettings.checkpoint,
+    temperature: Kelvin = EvaluateSettings.temperature,
+    seed: Seed = 0,
+    device: On = Device.AUTO,
+    resume: Resume = False,
+) -> None:
+    """Measure a checkpoint on peptides: acceptance, effective samples."""
+    settings = EvaluateSettings(
+        sequences=tuple(sequences), out=out, seconds=seconds, chains=chains, checkpoint=checkpoint,
+        temperature=temperature, seed=seed, device=device, resume=resume,
+    )  # fmt: skip
+    _watch("evaluate", settings)
+
+
+@app.command()
 def md(
     pdb: Pdb,
     out: Out,
@@ -132,10 +153,17 @@ def md(
 
 @app.command()
 def data(
-    sequences: Annotated[list[str], typer.Argument(metavar="SEQUENCE...", help="Sequences, or files with one a line.")],
+    sequences: Annotated[
+        list[str],
+        typer.Argument(metavar="SEQUENCE...", help="Sequences, files with one a line, or the word all-dipeptides."),
+    ],
     out: Out,
-    replicas: Annotated[int, typer.Option(help="Replicas of each peptide.")] = DataSettings.replicas,
-    picoseconds: Annotated[float, typer.Option(help="Length of a replica.")] = DataSettings.picoseconds,
+    exclude: Annotated[
+        list[Path], typer.Option(metavar="FILE", help="A list of sequences that are never made; may be repeated.")
+    ] = DataSettings.exclude,  # type: ignore[assignment]
+    walkers: Annotated[int, typer.Option(help="Chains of each peptide, side by side.")] = DataSettings.walkers,
+    frames: Annotated[int, typer.Option(help="Frames kept of each chain.")] = DataSettings.frames,
+    warm_up: Annotated[int, typer.Option(help="Moves of a chain before its first frame.")] = DataSettings.warm_up,
     temperature: Kelvin = DataSettings.temperature,
     seconds: Limit = None,
     seed: Seed = 0,
@@ -144,8 +172,8 @@ def data(
 ) -> None:
     """Make training data for many peptides."""
     settings = DataSettings(
-        sequences=tuple(sequences), out=out, replicas=replicas, picoseconds=picoseconds, temperature=temperature,
-        seconds=seconds, seed=seed, device=device, resume=resume,
+        sequences=tuple(sequences), exclude=tuple(exclude), out=out, walkers=walkers, frames=frames, warm_up=warm_up,
+        temperature=temperature, seconds=seconds, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("data", settings)
 
@@ -156,19 +184,29 @@ def train(
     out: Out,
     name: Annotated[str, typer.Option(help="Name of the checkpoint.")] = TrainSettings.name,
     chart: Annotated[Chart, typer.Option(help="Coordinates of the flow.")] = Chart.INTERNAL,
-    velocities: Annotated[int, typer.Option(help="Velocity channels, 0 to 3.")] = TrainSettings.velocities,
+    velocities: Annotated[
+        int | None, typer.Option(help="Velocity channels, 0 to 3; 0 where absent, 3 in the Cartesian chart.")
+    ] = TrainSettings.velocities,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Training steps, in all.")] = None,
     batch: Annotated[int, typer.Option(help="States a step.")] = TrainSettings.batch,
     learning_rate: Annotated[float, typer.Option(help="The highest.")] = TrainSettings.learning_rate,
+    horizon: Annotated[int, typer.Option(help="Steps over which it falls; 0 keeps it.")] = TrainSettings.horizon,
+    acceptance: Annotated[float, typer.Option(help="Weight of the acceptance term.")] = TrainSettings.acceptance,
+    entropy: Annotated[float, typer.Option(help="Weight of the entropy term.")] = TrainSettings.entropy,
+    own_from: Annotated[int, typer.Option(help="Step from which these two count.")] = TrainSettings.own_from,
+    validation: Annotated[
+        list[str], typer.Option(metavar="SEQUENCE", help="A peptide to hold out, may be repeated; a tenth if absent.")
+    ] = TrainSettings.validation,  # type: ignore[assignment]
     seconds: Limit = None,
     seed: Seed = 0,
     device: On = Device.AUTO,
     resume: Resume = False,
 ) -> None:
-    """Train a flow."""
+    """Train a flow; on several GPUs: torchrun --nproc-per-node N -m timewarp.cli train ..."""
     settings = TrainSettings(
         data=data, out=out, name=name, chart=chart, velocities=velocities, steps=steps, batch=batch,
-        learning_rate=learning_rate, seconds=seconds, seed=seed, device=device, resume=resume,
+        learning_rate=learning_rate, horizon=horizon, acceptance=acceptance, entropy=entropy, own_from=own_from,
+        validation=tuple(validation), seconds=seconds, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("train", settings)
 
@@ -229,6 +267,8 @@ def _watch(work: str, settings: RunSettings) -> None:
         task = bar.add_task("starting", total=1.0)
         run: Work = getattr(assemble, work)
         report = run(settings, lambda share, text: bar.update(task, completed=share, description=text), stop)
+    if os.environ.get("RANK", "0") != "0":
+        return
     for line in summary(report):
         print(line)
     if stop.asked:

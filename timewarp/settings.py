@@ -102,6 +102,22 @@ class SampleSettings(ChainSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(RunSettings):
+    """`timewarp evaluate`: a checkpoint on peptides built from their sequences, `seconds` each."""
+
+    sequences: tuple[str, ...]
+    chains: int = 10
+    checkpoint: str = "2aa"
+    temperature: float = 310.0  # K
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.sequences, "SEQUENCE...", "at least one", "none")
+        _require(self.chains >= 1, "--chains", "1 or more", self.chains)
+        _require(0 < self.temperature < math.inf, "--temperature", "a positive number of kelvin", self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExploreSettings(ChainSettings):
     """`timewarp explore`: chains that are not exact; steps are tested proposals a chain."""
 
@@ -128,18 +144,21 @@ class MDSettings(ChainSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(RunSettings):
-    """`timewarp data`: training sets of many peptides."""
+    """`timewarp data`: training sets of many peptides, frames of `walkers` chains after `warm_up` moves of each."""
 
-    sequences: tuple[str, ...]  # each a sequence, or a file with one a line
-    replicas: int = 64
-    picoseconds: float = 100.0  # a replica
+    sequences: tuple[str, ...]  # each a sequence, a file with one a line, or the word all-dipeptides
+    exclude: tuple[Path, ...] = ()  # files of sequences that are never made
+    walkers: int = 256
+    frames: int = 8  # kept of each walker
+    warm_up: int = 160  # torsion moves of each walker before the first frame, half of them hot
     temperature: float = 310.0  # K
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.sequences, "SEQUENCE...", "at least one", "none")
-        _require(self.replicas >= 1, "--replicas", "1 or more", self.replicas)
-        _require(0 < self.picoseconds < math.inf, "--picoseconds", "more than 0", self.picoseconds)
+        _require(self.walkers >= 1, "--walkers", "1 or more", self.walkers)
+        _require(self.frames >= 1, "--frames", "1 or more", self.frames)
+        _require(self.warm_up >= 0, "--warm-up", "0 or more", self.warm_up)
         _require(0 < self.temperature < math.inf, "--temperature", "a positive number of kelvin", self.temperature)
 
 
@@ -150,18 +169,29 @@ class TrainSettings(RunSettings):
     data: Path
     name: str = "flow"
     chart: Chart = Chart.INTERNAL
-    velocities: int = 0  # channels; 3 is the published flow
+    velocities: int | None = None  # channels; None for 0 in the internal chart, 3 in the Cartesian one (published)
     steps: int | None = None
     batch: int = 256
     learning_rate: float = 5e-4
+    horizon: int = 0  # steps over which the learning rate falls; 0 keeps it
+    acceptance: float = 0.0  # weights of the terms on own samples; that of the likelihood is 1
+    entropy: float = 0.0
+    own_from: int = 0  # step from which these terms count
+    validation: tuple[str, ...] = ()  # peptides of the data to hold out; none for a tenth of them
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.steps is None or self.steps >= 1, "--steps", "1 or more", self.steps)
         _require(self.steps or self.seconds, "training", "a limit, --steps or --seconds", "neither")
-        _require(0 <= self.velocities <= 3, "--velocities", "0 to 3", self.velocities)
+        _require(self.velocities is None or 0 <= self.velocities <= 3, "--velocities", "0 to 3", self.velocities)
+        if self.chart is Chart.CARTESIAN:
+            _require(self.velocities != 0, "--velocities", "1 to 3 for the Cartesian chart", self.velocities)
         _require(self.batch >= 1, "--batch", "1 or more", self.batch)
         _require(0 < self.learning_rate < math.inf, "--learning-rate", "a positive number", self.learning_rate)
+        _require(self.horizon >= 0, "--horizon", "0 or more", self.horizon)
+        _require(0 <= self.acceptance < math.inf, "--acceptance", "0 or more", self.acceptance)
+        _require(0 <= self.entropy < math.inf, "--entropy", "0 or more", self.entropy)
+        _require(self.own_from >= 0, "--own-from", "0 or more", self.own_from)
 
 
 def _require(holds: object, what: str, expected: str, got: object) -> None:

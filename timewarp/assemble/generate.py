@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -64,7 +65,7 @@ def generate(
             break
         began = time.monotonic()
         # a shard does not depend on which others were made before it
-        own = int.from_bytes(f"{seed}:{name}".encode(), "little") % (2**63)
+        own = int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:8], "little") >> 1
         rng = torch.Generator().manual_seed(own)
         peptide = Peptide.of(load(), recipe.temperature, compiled=compiled, seed=own)
         walk = peptide.walk()

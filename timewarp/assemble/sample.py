@@ -152,10 +152,11 @@ class _Loop:
     stop: Stop
     began: float  # of this process; earlier ones spent `before` seconds
     before: float
+    first: float = 0.0  # when the chains began to move: the limit does not count the preparation
 
     def run(self, state, tally: Tally, rng: torch.Generator) -> None:
         """Sample until the limit, or until asked to stop; every frame and the end are saved."""
-        saved = time.monotonic()
+        saved = self.first = time.monotonic()
         steps = self.settings.steps
         left = steps - tally.step if steps else 2**62
         self._save(state, tally, rng)
@@ -177,7 +178,7 @@ class _Loop:
 
     def _over(self) -> bool:
         limit = self.settings.seconds
-        return self.stop() or (limit is not None and time.monotonic() - self.began > limit)
+        return self.stop() or (limit is not None and time.monotonic() - self.first > limit)
 
     def _save(self, state, tally: Tally, rng: torch.Generator) -> None:
         tally.seconds = self.before + time.monotonic() - self.began
@@ -188,6 +189,6 @@ class _Loop:
     def _tell(self, tally: Tally) -> None:
         shares = [tally.step / self.settings.steps if self.settings.steps else 0.0]
         if self.settings.seconds:
-            shares.append((time.monotonic() - self.began) / self.settings.seconds)
+            shares.append((time.monotonic() - self.first) / self.settings.seconds)
         rate = tally.accepted / max(1, tally.proposed)
         self.progress(min(1.0, max(shares)), f"{tally.step} steps, acceptance {rate:.1%}")

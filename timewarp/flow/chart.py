@@ -14,7 +14,9 @@ curvature makes them N(0, I) before anything is learned. The torsions that turn 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -53,7 +55,7 @@ class InternalChart:
         if (bonded is None) == (whitening is None):
             raise ValueError("expected either the bonded energy or an earlier whitening")
         self.dtype = dtype
-        self.tree: Tree = tree(molecule)
+        self.tree: Tree = tree(molecule, None if whitening is None else _ties(whitening, molecule))
         n = molecule.atoms
         self.atoms = n
         real = torch.ones(n, 3, dtype=torch.bool)
@@ -110,9 +112,19 @@ class InternalChart:
         self.mean, self.root, self.inverse_root = (t.to(self.dtype) for t in (mean, root, inverse))
         self.curvature = curvature
 
+    def to(self, device: torch.device | str) -> InternalChart:
+        """The same chart with its tensors on a device."""
+        new = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(new, name, value.to(device))
+        moved = {name: getattr(self.tree, name).to(device) for name in ("order", "rows", "free")}
+        new.tree = replace(self.tree, **moved)
+        return new
+
     def arrays(self) -> dict[str, Tensor]:
         """The whitening: what it takes, beside the molecule, to make this very chart again."""
-        return {"mean": self.mean.double(), "curvature": self.curvature}
+        return {"mean": self.mean.double(), "curvature": self.curvature, "order": self.tree.order}
 
     def internal(self, positions: Positions) -> Float[Tensor, "*batch atoms 3"]:
         """(bond nm, angle rad, dihedral rad) of each atom in placement order; zeros where an atom has none."""
@@ -134,7 +146,9 @@ class InternalChart:
         zero = torch.zeros_like(r[..., 0])
         second = torch.stack([r[..., 1], zero, zero], -1)
         if int(self.refs[2, 0]) == 1:
-            third = torch.stack([r[..., 1] - r[..., 2] * torch.cos(bend[..., 2]), r[..., 2] * torch.sin(bend[..., 2]), zero], -1)
+            third = torch.stack(
+                [r[..., 1] - r[..., 2] * torch.cos(bend[..., 2]), r[..., 2] * torch.sin(bend[..., 2]), zero], -1
+            )
         else:
             third = torch.stack([r[..., 2] * torch.cos(bend[..., 2]), r[..., 2] * torch.sin(bend[..., 2]), zero], -1)
         placed = torch.stack([torch.zeros_like(second), second, third], -2)
@@ -174,3 +188,10 @@ class InternalChart:
         """(positions in the chart's frame, ln |d(tau, z)/dx|)."""
         internal = self.join(torsions, stiff)
         return self.cartesian(internal), self.log_whitening - self.log_volume(internal)
+
+
+def _ties(whitening, molecule):
+    """What a saved whitening says of the order of equivalent siblings; the first ones said nothing."""
+    if "order" not in whitening:
+        return [0] * molecule.atoms
+    return whitening["order"].argsort().tolist()

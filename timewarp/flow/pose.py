@@ -20,8 +20,10 @@ def axes(positions: Positions, frame: Int[Tensor, " three"]) -> tuple[Float[Tens
     return a, torch.stack([x, y, torch.linalg.cross(x, y)], -1)
 
 
-def posed(shapes: Positions, positions: Positions, frame: Int[Tensor, " three"]) -> Positions:
-    """`shapes` moved so that their frame atoms lie in the frame of `positions`."""
+def posed(
+    shapes: Float[Tensor, "*#batch atoms 3"], positions: Float[Tensor, "*#batch atoms 3"], frame: Int[Tensor, " three"]
+) -> Positions:
+    """`shapes` moved so that their frame atoms lie in the frame of `positions`; the batches broadcast."""
     origin, rotation = axes(shapes, frame)
     to_origin, to_rotation = axes(positions, frame)
     turn = to_rotation @ rotation.transpose(-1, -2)

@@ -8,6 +8,7 @@ of the file: ties are broken by the graph, then by the handedness of the prepare
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,11 +75,16 @@ def distances(molecule: Molecule) -> np.ndarray:
     return hops
 
 
-def tree(molecule: Molecule) -> Tree:
+def tree(molecule: Molecule, ties: Sequence[int] | None = None) -> Tree:
     """The Z-matrix of `molecule`.
 
+    Args:
+        molecule: to be placed.
+        ties: a number for each atom, in place of handedness as what orders equivalent siblings: with it a chart that
+            was saved is made again. Equal numbers leave them as the list of bonds has them.
+
     Raises:
-        ValueError: if the covalent graph is not connected, or has fewer than four atoms.
+        ValueError: if the covalent graph is not connected, has fewer than four atoms or no chain of three bonds.
     """
     near, rank, hops = neighbours(molecule), ranks(molecule), distances(molecule)
     if molecule.atoms < 4 or hops.max() >= molecule.atoms:
@@ -90,12 +96,13 @@ def tree(molecule: Molecule) -> Tree:
 
     def choose(parent, candidates, axis):
         """The candidates in order: heaviest rank first; equivalent ones by handedness, seen along the axis."""
-        best = max(rank[c] for c in candidates)
-        tied = [c for c in candidates if rank[c] == best]
-        if len(tied) > 1:
-            tied.sort(key=lambda c: _handedness(x, parent, axis, c, tied))
-        rest = [c for c in candidates if c not in tied]
-        return tied + sorted(rest, key=lambda c: -rank[c])
+
+        def among_equals(c):
+            if ties is not None:
+                return ties[c]
+            return _handedness(x, parent, axis, c, [o for o in candidates if rank[o] == rank[c]])
+
+        return sorted(candidates, key=lambda c: (-rank[c], among_equals(c)))
 
     queue = [root]
     while queue:
@@ -132,6 +139,8 @@ def tree(molecule: Molecule) -> Tree:
             rows[sibling] = (parent, up, children[0])
         order += children
         queue += children
+    if len(order) < molecule.atoms:
+        raise ValueError("expected a molecule with a chain of three bonds, got one centre: it has no torsion to sample")
     depth = {a: 0 for a in order[:3]}
     for a in order[3:]:
         depth[a] = 1 + max(depth[r] for r in rows[a])
