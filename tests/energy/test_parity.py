@@ -18,7 +18,8 @@ from .conftest import built, distorted, system_of
 
 SHORT = ["GLY-NH2", "WH", "ACE-HID-HIE-NME"]
 LONG = [
-    "GLY-NH2", "AA", "WH", "PG", "ACE-ALA-NME", "ACE-HID-HIP-HIE-NME", "ACE-ASH-LYN-GLH-NH2", "CYX-GLY-CYX", "KLLR", "FYYY",
+    "GLY-NH2", "AA", "WH", "PG", "ACE-ALA-NME", "ACE-HID-HIP-HIE-NME", "ACE-ASH-LYN-GLH-NH2", "CYX-GLY-CYX", "KLLR",
+    "FYYY",
 ]  # fmt: skip
 AMBER = "amber14-all.xml"
 
@@ -104,6 +105,25 @@ def test_settings(setting):
     assert double[0] < 1e-5
     assert double[1] < 1e-5
     assert single[0] < 1e-2
+
+
+@pytest.mark.parametrize("files", [(AMBER, "implicit/obc2.xml"), ("amber99sb.xml", "amber99_obc.xml")])
+@pytest.mark.parametrize("scale", [0.1, 0.3])
+def test_spheres_within_spheres(files, scale):
+    # the solvent alone: at such distances Lennard-Jones would drown it
+    system = system_of("AFD", *files)
+    for index in reversed(range(system.getNumForces())):
+        if not isinstance(system.getForce(index), openmm.CustomGBForce | openmm.GBSAOBCForce):
+            system.removeForce(index)
+    prepared = built("AFD")
+    born = export(prepared.topology, system, prepared.positions).forcefield.born
+    x = scale * distorted(prepared.positions, 0.005, 2)
+    apart = torch.cdist(x, x) + torch.eye(len(born.radius))
+    engulfed = apart + born.scaled < born.radius[:, None]
+    assert engulfed.any()
+    double, _ = errors(prepared, system, x)
+    assert double[0] < 1e-5
+    assert double[1] < 1e-3
 
 
 def test_reaction_field_dielectric():
