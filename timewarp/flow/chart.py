@@ -145,12 +145,9 @@ class InternalChart:
         r, bend, turn = internal.unbind(-1)
         zero = torch.zeros_like(r[..., 0])
         second = torch.stack([r[..., 1], zero, zero], -1)
-        if int(self.refs[2, 0]) == 1:
-            third = torch.stack(
-                [r[..., 1] - r[..., 2] * torch.cos(bend[..., 2]), r[..., 2] * torch.sin(bend[..., 2]), zero], -1
-            )
-        else:
-            third = torch.stack([r[..., 2] * torch.cos(bend[..., 2]), r[..., 2] * torch.sin(bend[..., 2]), zero], -1)
+        # the third atom hangs on the second
+        along, across = r[..., 2] * torch.cos(bend[..., 2]), r[..., 2] * torch.sin(bend[..., 2])
+        third = torch.stack([r[..., 1] - along, across, zero], -1)
         placed = torch.stack([torch.zeros_like(second), second, third], -2)
         for start, stop in self.tree.levels:
             a, b, c = (placed[..., self.refs[start:stop, k], :] for k in range(3))

@@ -8,7 +8,6 @@ about the relaxed geometry of the coupled torsions, so that this geometry is nee
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -155,6 +154,7 @@ class InternalProposal:
     def __init__(self, flow: Internal, tokens: Tokens, chart: InternalChart, response: Response):
         self.flow, self.tokens, self.chart, self.response = flow, tokens, chart, response
         self.frame = chart.tree.order[:3]
+        self._kept: tuple[tuple, Tensor] | None = None
 
     @property
     def channels(self) -> int:
@@ -164,14 +164,16 @@ class InternalProposal:
     def __call__(self, positions: Positions) -> InternalTransition:
         return InternalTransition(self, positions.reshape(-1, *positions.shape[-2:]))
 
-    @cached_property
-    def _frozen(self) -> Tensor:
-        with torch.no_grad():
-            return self.flow.encoder(self.tokens)
-
     @property
     def atoms(self) -> Tensor:
-        return self.flow.encoder(self.tokens) if torch.is_grad_enabled() else self._frozen
+        """The encoded atoms, kept while the encoder's weights stay as they are."""
+        parameters = list(self.flow.encoder.parameters())
+        if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
+            return self.flow.encoder(self.tokens)
+        weights = tuple((p.data_ptr(), p._version) for p in parameters)
+        if self._kept is None or self._kept[0] != weights:
+            self._kept = weights, self.flow.encoder(self.tokens)
+        return self._kept[1]
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[State, Float[Tensor, " count"]]:
         """Shapes in the chart's frame, and their log densities."""

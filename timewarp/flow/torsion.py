@@ -44,8 +44,8 @@ class TorsionNet(nn.Module):
 
     def context(self, tokens: Tokens, atoms: Tensor) -> tuple[Tensor, Tensor]:
         """(a vector for each torsion [*m, torsions, width], attention bias [*m, heads, torsions, torsions])."""
-        index = tokens.torsion_atoms.flatten(-2)[..., None].expand(*tokens.torsion_atoms.shape[:-2], -1, atoms.shape[-1])
-        four = atoms.gather(-2, index).unflatten(-2, (-1, 4)).flatten(-2)
+        places = tokens.torsion_atoms.flatten(-2)[..., None]
+        four = atoms.gather(-2, places.expand(*places.shape[:-1], atoms.shape[-1])).unflatten(-2, (-1, 4)).flatten(-2)
         static = self.static(torch.cat([four, tokens.torsion_features], -1))
         # slot s asks for torsion s and tells of torsion s - 1
         hops = torch.full_like(tokens.torsion_hops, FAR + 1)

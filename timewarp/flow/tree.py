@@ -2,14 +2,16 @@
 
 Each placed atom has a bond (to its parent), an angle (parent, grandparent) and a dihedral. Of the children of one
 parent only the first has the dihedral about the bond parent-grandparent; its siblings are placed relative to it.
-A dihedral is free where the force field lets the bond turn, or a saturated ring pucker; all else is stiff. Nothing depends on the atom order
-of the file: ties are broken by the graph, then by the handedness of the prepared geometry.
+A dihedral is free where the force field lets the bond turn, or a saturated ring pucker; all else is stiff. Nothing
+depends on the atom order of the file: ties are broken by the graph, then by the handedness of the prepared geometry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -141,14 +143,14 @@ def tree(molecule: Molecule, ties: Sequence[int] | None = None) -> Tree:
         queue += children
     if len(order) < molecule.atoms:
         raise ValueError("expected a molecule with a chain of three bonds, got one centre: it has no torsion to sample")
-    depth = {a: 0 for a in order[:3]}
+    depth = dict.fromkeys(order[:3], 0)
     for a in order[3:]:
         depth[a] = 1 + max(depth[r] for r in rows[a])
     order.sort(key=depth.__getitem__)  # stable
     starts = [k for k in range(3, len(order)) if depth[order[k]] != depth[order[k - 1]]] + [len(order)]
     free = [k > 2 and _turns(molecule, near, rows, a) for k, a in enumerate(order)]
     table = torch.tensor([rows[a] for a in order])
-    return Tree(torch.tensor(order), table, torch.tensor(free), tuple(zip(starts, starts[1:], strict=False)))
+    return Tree(torch.tensor(order), table, torch.tensor(free), tuple(pairwise(starts)))
 
 
 def _dense(keys):
@@ -232,7 +234,8 @@ def rotor(molecule: Molecule, j: int, k: int, count: int = 72) -> np.ndarray:
     index = ff.torsion_index
     axis = torch.tensor([j, k])
     about = ((index[:, 1:3] == axis).all(1)) | ((index[:, 1:3] == axis.flip(0)).all(1))
-    proper = [_bonded(molecule, row) for row in index.tolist()]
+    pairs = {frozenset(b) for b in molecule.bonds.tolist()}
+    proper = [all(frozenset(row[k : k + 2]) in pairs for k in range(3)) for row in index.tolist()]
     about &= torch.tensor(proper, dtype=torch.bool).reshape(-1)
     x = molecule.reference[index[about]]
     phi = dihedral(*x.unbind(1))
@@ -240,8 +243,3 @@ def rotor(molecule: Molecule, j: int, k: int, count: int = 72) -> np.ndarray:
     n, phase, height = ff.torsion_periodicity[about], ff.torsion_phase[about], ff.torsion_barrier[about]
     energy = height * (1 + torch.cos(n * (phi + turn[:, None]) - phase))
     return energy.sum(1).numpy()
-
-
-def _bonded(molecule, row):
-    pairs = {frozenset(b) for b in molecule.bonds.tolist()}
-    return all(frozenset(row[k : k + 2]) in pairs for k in range(3))
