@@ -42,7 +42,7 @@ def md(settings: MDSettings, progress: Progress, stop: Stop) -> Report:
         DirectoryRefused: if `out` cannot serve.
         Unstable: if the integration left the finite numbers; what was saved stays.
     """
-    from timewarp.md.reference import LangevinMD, Phase
+    from timewarp.md.reference import LangevinMD
     from timewarp.md.system import prepare
 
     began = time.monotonic()
@@ -56,7 +56,7 @@ def md(settings: MDSettings, progress: Progress, stop: Stop) -> Report:
     with RunDirectory.open(settings.out, identity, settings.resume) as directory:
         if directory.saved:
             rng = directory.saved.generator()
-            phase = Phase(**directory.saved.tensors)
+            phase = kernel.restore(dict(directory.saved.tensors))
             tally, start = Tally(**directory.saved.meta["tally"]), directory.saved.meta["start"]
         else:
             reporting.begin(directory, prepared, settings.chains)
@@ -132,7 +132,7 @@ class _Loop:
 
     def _save(self, phase: Phase, tally: Tally, rng: torch.Generator, start: int) -> None:
         tally.seconds = time.monotonic() - self.began
-        self.directory.save(vars(phase), rng, {"tally": asdict(tally), "start": start})
+        self.directory.save(phase.tensors(), rng, {"tally": asdict(tally), "start": start})
 
     def _tell(self, tally: Tally) -> None:
         spent, limit, steps = time.monotonic() - self.began, self.settings.seconds, self.settings.steps

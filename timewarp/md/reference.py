@@ -55,6 +55,10 @@ class Phase:
     positions: Float[Tensor, "chains atoms 3"]
     velocities: Float[Tensor, "chains atoms 3"]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What it is saved as."""
+        return {"positions": self.positions, "velocities": self.velocities}
+
 
 @dataclass(frozen=True)
 class LangevinMD:
@@ -120,6 +124,10 @@ class LangevinMD:
             positions.append(_numbers(now.getPositions(asNumpy=True)))
             velocities.append(_numbers(now.getVelocities(asNumpy=True)))
         return Phase(torch.tensor(np.stack(positions)), torch.tensor(np.stack(velocities)))
+
+    def restore(self, tensors: dict[str, Tensor]) -> Phase:
+        """The phase that `Phase.tensors` was asked for."""
+        return Phase(tensors["positions"], tensors["velocities"])
 
     def step(self, state: Phase, rng: torch.Generator) -> tuple[Phase, dict[str, Any]]:
         """The next phase, and the frames on the way.
