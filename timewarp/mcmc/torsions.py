@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from timewarp.kernel import Energy
 from timewarp.mcmc import accept
 from timewarp.mcmc.chain import single_test
 from timewarp.state import Positions, State
@@ -67,7 +68,7 @@ class Torsions:
 
     chart: Chart
     response: Callable[[Tensor], Tensor]
-    energy: Callable[[Positions], Tensor]
+    energy: Energy
     stir: float = 0.6
     turns: int = 2
     heat: float = 1.0
@@ -122,6 +123,9 @@ class Torsions:
         gain = new.log_density - state.log_density
         gauss = 0.5 * (new.noise.square().sum(1) - state.noise.square().sum(1))
         log_ratio = (gain + gauss) / self.heat
+        # a chain that began in a clash leaves it for anything that is finite
+        lost = state.log_density.isneginf() & new.log_density.isfinite()
+        log_ratio = torch.where(lost, 0.0, log_ratio)
         zero = torch.zeros(chains)
         accepted = accept.metropolis(zero, zero, log_ratio, rng)
         state = _where(accepted, new, state)
