@@ -47,8 +47,11 @@ class Proposal(Protocol):
     velocities (0 for none).
     """
 
-    memoryless: bool
-    channels: int
+    @property
+    def memoryless(self) -> bool: ...
+
+    @property
+    def channels(self) -> int: ...
 
     def __call__(self, positions: Positions) -> Transition: ...
 
@@ -62,9 +65,14 @@ class Move(NamedTuple):
 
 @runtime_checkable
 class Kernel(Protocol[S]):
-    """A Markov kernel, pure: the same (state, rng state) in gives the same out."""
+    """A Markov kernel, pure: the same (state, rng state) in gives the same out.
+
+    `restore` makes a state again from the tensors that it was saved as.
+    """
 
     def init(self, state: State) -> S: ...
+
+    def restore(self, tensors: dict[str, Tensor]) -> S: ...
 
     def step(self, state: S, rng: torch.Generator) -> tuple[S, dict[str, Any]]: ...
 

@@ -3,8 +3,8 @@
 Each takes settings, a progress callback and a stop callback, and returns what the command reports.
 """
 
-from timewarp.assemble.evaluate import evaluate
 from timewarp.assemble.data import data
+from timewarp.assemble.evaluate import evaluate
 from timewarp.assemble.md import md
 from timewarp.assemble.sample import explore, sample
 from timewarp.assemble.train import train

@@ -50,7 +50,7 @@ def evaluate(settings: EvaluateSettings, progress: Progress, stop: Stop) -> Repo
         )  # fmt: skip
         if run.out.exists():
             run = replace(run, resume=True)
-        report = sample(run, lambda _, text, name=sequence, at=share: progress(at, f"{name}: {text}"), stop)
+        report = sample(run, _named(sequence, share, progress), stop)
         energy, molecule, _ = energy_of(prepared, settings.temperature)
         peptide = Peptide.of(molecule, settings.temperature, potential=energy, seed=settings.seed)
         row = {name: report[name] for name in ("peptide", "atoms", "acceptance", "energy_evaluations", "seconds")}
@@ -60,6 +60,10 @@ def evaluate(settings: EvaluateSettings, progress: Progress, stop: Stop) -> Repo
         rows.append(row | {"sequence": sequence})
         write_atomically(table, (json.dumps(rows, indent=1) + "\n").encode())
     return {"message": _table(rows)}
+
+
+def _named(sequence: str, share: float, progress: Progress) -> Progress:
+    return lambda _, text: progress(share, f"{sequence}: {text}")
 
 
 @torch.no_grad()

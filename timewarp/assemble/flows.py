@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from timewarp.assemble.peptide import Peptide
 from timewarp.flow.cartesian import Cartesian, CartesianConfig
 from timewarp.flow.cartesian_proposal import CartesianProposal
@@ -33,13 +31,13 @@ def load_flow(checkpoint: Checkpoint) -> Internal | Cartesian:
     return model.eval().requires_grad_(False)
 
 
-def bound(flow: nn.Module, peptide: Peptide) -> Proposal:
+def bound(flow: Internal | Cartesian, peptide: Peptide) -> Proposal:
     """The flow as a proposal for one peptide, on the flow's device, where the peptide's energy has to be.
 
     The Cartesian flow describes an atom as the internal one does, but in the order of the peptide's atoms.
     """
     device = next(flow.parameters()).device
-    chart, temperature = peptide.chart, peptide.potential.temperature
+    chart, temperature = peptide.chart, peptide.temperature
     if isinstance(flow, Cartesian):
         tokens = Tokens.of(peptide.molecule, chart, temperature)
         return CartesianProposal(flow, tokens.atoms[chart.back].to(device))

@@ -71,14 +71,17 @@ def generate(
         walk = peptide.walk()
         state = warm(walk, walk.begin(recipe.walkers, rng), recipe.warm_up, rng)
         pause = max(1, round(recipe.every * peptide.chart.torsions))
-        kept, energies, accepted = [], [], 0.0
+        kept, accepted = [], 0.0
         for _ in range(recipe.frames):
             for _ in range(pause):
                 state, info = walk.step(state, rng)
                 accepted += float(info["accepted"].float().mean())
             kept.append(state)
-            energies.append(peptide.potential(state.positions))
-        halves = [float(torch.cat(part).mean()) for part in (energies[: len(kept) // 2], energies[len(kept) // 2 :])]
+        # of one frame both halves are the whole
+        halves = [
+            float(torch.cat([frame.energy for frame in part]).mean())
+            for part in (kept[: (len(kept) + 1) // 2], kept[len(kept) // 2 :])
+        ]
         facts = {
             "sequence": name,
             "seed": seed,

@@ -11,8 +11,8 @@ from timewarp.energy import Bonded, Potential
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.response import Response
 from timewarp.flow.whitening import refined
-from timewarp.mcmc.torsions import Torsions, TorsionState
 from timewarp.kernel import Energy
+from timewarp.mcmc.torsions import Torsions, TorsionState
 from timewarp.state import Molecule, Positions
 
 CONFORMERS = 16  # over which the curvature of the full energy is averaged
@@ -27,12 +27,14 @@ class Peptide:
     Attributes:
         molecule: atoms, graph and force field.
         potential: U/kT of a batch.
+        temperature: K, of that energy.
         chart: positions <-> (torsions, whitened stiff coordinates).
         response: the relaxed stiff coordinates, given the torsions.
     """
 
     molecule: Molecule
     potential: Energy
+    temperature: float
     chart: InternalChart
     response: Response
 
@@ -69,7 +71,7 @@ class Peptide:
             best = state.log_density.argsort(descending=True)[: WALKERS // 2]
             chosen = best[torch.randperm(len(best), generator=rng)[:CONFORMERS]]
             chart = refined(chart, Response(chart, potential, steps=4, cap=3.0), state.torsions[chosen])
-        return cls(molecule, potential, chart, Response(chart, potential, steps=3, damping=0.9, cap=3.0))
+        return cls(molecule, potential, temperature, chart, Response(chart, potential, steps=3, damping=0.9, cap=3.0))
 
     @property
     def frame(self) -> Tensor:

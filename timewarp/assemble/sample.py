@@ -82,9 +82,7 @@ def _chains(settings: SampleSettings | ExploreSettings, progress: Progress, stop
         if saved:
             whitening = {k.removeprefix("chart."): v for k, v in saved.tensors.items() if k.startswith("chart.")}
         progress(0.0, "preparing the chart")
-        peptide = Peptide.of(
-            molecule, settings.temperature, potential=energy, whitening=whitening, seed=settings.seed
-        )
+        peptide = Peptide.of(molecule, settings.temperature, potential=energy, whitening=whitening, seed=settings.seed)
         proposal = bound(load_flow(checkpoint), peptide)
         kernel, names = _kernel(settings, peptide, proposal)
         rng = torch.Generator().manual_seed(settings.seed)
@@ -154,14 +152,14 @@ class _Loop:
     before: float
     first: float = 0.0  # when the chains began to move: the limit does not count the preparation
 
-    def run(self, state, tally: Tally, rng: torch.Generator) -> None:
+    def run(self, state: Any, tally: Tally, rng: torch.Generator) -> None:
         """Sample until the limit, or until asked to stop; every frame and the end are saved."""
         saved = self.first = time.monotonic()
         steps = self.settings.steps
         left = steps - tally.step if steps else 2**62
         self._save(state, tally, rng)
         if left > 0 and not self._over():
-            for state, info in run(self.kernel, state, left, rng):
+            for state, info in run(self.kernel, state, left, rng):  # noqa: B020
                 tally.step += 1
                 tally.count(self.names[info.get("kernel", 0)], info)
                 frame = posed(state.state.positions, self.pose.expand_as(state.state.positions), self.peptide.frame)

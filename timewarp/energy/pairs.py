@@ -165,7 +165,8 @@ def _solvent(born: BornTables, r2: Matrix, inverse: Matrix, want_gradient: bool)
         de_df = charge * (tau * fi * fi - born.kappa * screen * (fi - shift))
         d_self = born.self_charge * (tau0 / radius - born.kappa * screen0) / radius
     else:
-        tau = tau0 = born.solute - born.solvent
+        tau = tau0 = torch.full_like(radius[:, :1, None], born.solute - born.solvent)
+        tau0 = tau0[:, :, 0]
         de_df = tau * charge * fi * fi
         d_self = born.self_charge * tau0 / radius.square()
     energy = -0.5 * (tau * charge * (fi - shift)).sum((1, 2)) - (born.self_charge * tau0 / radius).sum(1)

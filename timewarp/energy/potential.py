@@ -115,7 +115,9 @@ def _cast(ff: ForceField, dtype, device) -> ForceField:
             return value
         return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
 
-    born = ff.born and replace(ff.born, **{name: move(getattr(ff.born, name)) for name in ("radius", "scaled", "charge")})
+    born = ff.born and replace(
+        ff.born, **{name: move(getattr(ff.born, name)) for name in ("radius", "scaled", "charge")}
+    )
     tables = {name: move(getattr(ff, name)) for name in ff.__dataclass_fields__ if name != "born"}
     return ForceField(born=born, **tables)
 

@@ -39,18 +39,18 @@ class Circular:
         """ln p of an angle in [-pi, pi], per radian; NaN of what is not finite."""
         known = angle.isfinite()  # the spline cannot look up what is not
         u = torch.where(known, (angle + pi) / (2 * pi), 0.5).clamp(0.0, 1.0)
-        log_det = self._spline(u, self.widths, self.heights, self.slopes, inverse=False)[1]
+        log_det = self._spline(u, self.widths, self.heights, self.slopes, False)[1]
         return torch.where(known, log_det - log(2 * pi), torch.nan)
 
     def quantile(self, u: Float[Tensor, "*batch"]) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """(the angle below which a share u of the density lies, its ln p)."""
         # in double precision: the root of the inverse's quadratic is taken of a difference
-        parts = (t.double() for t in (u, self.widths, self.heights, self.slopes))
-        x, log_det = self._spline(*parts, True)
+        knots = (self.widths.double(), self.heights.double(), self.slopes.double())
+        x, log_det = self._spline(u.double(), *knots, True)
         return (2 * pi * x - pi).to(u.dtype), (-log_det - log(2 * pi)).to(u.dtype)
 
     @staticmethod
-    def _spline(u, widths, heights, slopes, inverse):
+    def _spline(u: Tensor, widths: Tensor, heights: Tensor, slopes: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         if u.numel() == 0:
             return u, u
         return rational_quadratic_spline(

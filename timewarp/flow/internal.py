@@ -103,6 +103,7 @@ class Internal(nn.Module):
         self, tokens: Tokens, atoms: Float[Tensor, "*m atoms known"], before: Coordinates
     ) -> tuple[Coordinates, Float[Tensor, "*m batch"]]:
         """Coordinates after the couplings, and ln p of noise and velocities there, given the torsions before."""
+        assert self.velocity is not None
         after, log_det = self.velocity.push(tokens, atoms, before)
         return after, self._base(tokens, before) - log_det
 

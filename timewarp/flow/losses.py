@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log, pi
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -42,6 +42,7 @@ class Own(NamedTuple):
     starts: State
 
 
+@runtime_checkable
 class Batch(Protocol):
     """A minibatch of data: the parts of ln p of its frames, and molecules for own samples (often none)."""
 

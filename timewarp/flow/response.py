@@ -43,19 +43,55 @@ class Response:
         """The same response of another chart, or of the same one on another device."""
         return Response(chart, self.energy, self.steps, self.damping, self.cap)
 
-    @torch.no_grad()
     def __call__(self, torsions: Float[Tensor, "batch torsions"]) -> Float[Tensor, "batch stiffs"]:
+        """mu(tau); where gradients are wanted of it, they cost two more gradients of the energy a step."""
         z = torsions.new_zeros(len(torsions), self.chart.stiffs)
         for _ in range(self.steps):
-            g = self.slope(torsions, z)[1].nan_to_num(0.0, 0.0, 0.0)
-            z = z - self.damping * g.clamp(-self.cap, self.cap)
+            z = _Step.apply(torsions, z, self)
         return z
 
     def slope(self, torsions, stiff):
         """(U/kT + ln |d(tau, z)/dx|, its gradient with respect to z): minus the log density of the chart."""
+        total, _, gradient = self.slopes(torsions, stiff, along_torsions=False)
+        return total, gradient
+
+    def slopes(self, torsions, stiff, along_torsions: bool = True):
+        """As `slope`, with the gradient with respect to tau before that with respect to z."""
         with torch.enable_grad():
+            torsions = torsions.detach().requires_grad_(along_torsions)
             stiff = stiff.detach().requires_grad_()
-            positions, log_det = self.chart.inverse(torsions.detach(), stiff)
+            positions, log_det = self.chart.inverse(torsions, stiff)
             total = self.energy(positions) + log_det
-            (gradient,) = torch.autograd.grad(total.sum(), stiff)
-        return total.detach(), gradient
+            sought = (torsions, stiff) if along_torsions else (stiff,)
+            gradients = torch.autograd.grad(total.sum(), sought)
+        return total.detach(), gradients[0] if along_torsions else None, gradients[-1]
+
+
+SPACING = 0.02  # of the differences that stand for second derivatives, in standard deviations
+
+
+class _Step(torch.autograd.Function):
+    """One Newton step z - damping * clamp(g(tau, z)), with g the gradient of S with respect to z.
+
+    Backward needs a . dg/d(tau, z), which by the symmetry of second derivatives is the change of the gradient of S
+    with respect to (tau, z) along a in z: a difference of two gradients, for an energy that gives only one.
+    """
+
+    @staticmethod
+    def forward(ctx, torsions, z, response):
+        g = response.slope(torsions, z)[1]
+        ctx.save_for_backward(torsions, z, g)
+        ctx.response = response
+        return z - response.damping * g.nan_to_num(0.0, 0.0, 0.0).clamp(-response.cap, response.cap)
+
+    @staticmethod
+    def backward(ctx, grad):
+        torsions, z, g = ctx.saved_tensors
+        response = ctx.response
+        along = torch.where(g.abs() < response.cap, grad, 0.0)  # also leaves out what is not finite
+        size = along.norm(dim=-1, keepdim=True)
+        step = torch.where(size > 0, SPACING * along / size, 0.0)
+        (_, tau_up, z_up), (_, tau_down, z_down) = (response.slopes(torsions, z + s * step) for s in (1, -1))
+        scale = response.damping * size / (2 * SPACING)
+        by_tau, by_z = ((scale * (up - down)).nan_to_num(0.0, 0.0, 0.0) for up, down in ((tau_up, tau_down), (z_up, z_down)))
+        return -by_tau, grad - by_z, None

@@ -29,6 +29,8 @@ class StiffNet(nn.Module):
         known: width of the encoder's atoms.
     """
 
+    shells: Tensor
+
     def __init__(self, width: int, heads: int, layers: int, known: int):
         super().__init__()
         self.heads = heads
@@ -37,10 +39,10 @@ class StiffNet(nn.Module):
         self.graph = nn.Embedding(FAR + 1, heads)
         self.near = nn.Linear(SHELLS, heads, bias=False)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 6))
-        nn.init.zeros_(self.leave[1].weight)
-        nn.init.zeros_(self.leave[1].bias)
-        nn.init.zeros_(self.near.weight)
+        last = nn.Linear(width, 6)
+        self.leave = nn.Sequential(nn.LayerNorm(width), last)
+        for parameter in (last.weight, last.bias, self.near.weight):
+            nn.init.zeros_(parameter)
         self.register_buffer("shells", torch.linspace(*RANGE, SHELLS), persistent=False)
 
     def forward(

@@ -35,9 +35,10 @@ class TorsionNet(nn.Module):
         self.start = nn.Parameter(torch.zeros(width))
         self.bias = nn.Embedding(FAR + 2, heads)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * harmonics))
-        nn.init.zeros_(self.leave[1].weight)
-        nn.init.zeros_(self.leave[1].bias)
+        last = nn.Linear(width, 2 * harmonics)
+        self.leave = nn.Sequential(nn.LayerNorm(width), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         angle = torch.arange(grid) * (2 * pi / grid) - pi
         n = torch.arange(1, harmonics + 1)[:, None]
         self.register_buffer("waves", torch.cat([torch.cos(n * angle), torch.sin(n * angle)]), persistent=False)
@@ -88,6 +89,7 @@ class TorsionNet(nn.Module):
         for t in range(count):
             x = self.slots(static[t].expand(batch, 1, -1), told)
             for b, block in enumerate(self.blocks):
+                assert isinstance(block, Block)
                 x, past[b] = block.step(x, bias[:, t : t + 1, : t + 1], past[b])
             angle, log_prob = self.density(x[:, 0], tokens.torsion_energy[t]).quantile(uniform[:, t])
             angles.append(angle)
