@@ -64,8 +64,7 @@ def generate(
         if stop():
             break
         began = time.monotonic()
-        # a shard does not depend on which others were made before it
-        own = int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:8], "little") >> 1
+        own = seed_of(seed, name)
         rng = torch.Generator().manual_seed(own)
         peptide = Peptide.of(load(), recipe.temperature, compiled=compiled, seed=own)
         walk = peptide.walk()
@@ -105,6 +104,11 @@ def generate(
             f"mean U/kT {halves[0]:.2f} then {halves[1]:.2f}, {facts['seconds']:.0f} s"
         )
     return made
+
+
+def seed_of(seed: int, name: str) -> int:
+    """Of one peptide, so that a shard does not depend on which others were made before it."""
+    return int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:8], "little") >> 1
 
 
 @dataclass(frozen=True)
