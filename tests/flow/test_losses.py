@@ -46,9 +46,9 @@ class Walk(nn.Module):
     def __init__(self, decay, scale, shift=0.0):
         super().__init__()
         self.memoryless, self.channels = decay == 0, 2
-        self.register_buffer("decay", torch.tensor(decay).double())
-        self.shift = nn.Parameter(torch.tensor(shift).double())
-        self.log_scale = nn.Parameter(torch.tensor(scale).double().log())
+        self.register_buffer("decay", torch.tensor(decay, dtype=torch.float64))
+        self.shift = nn.Parameter(torch.tensor(shift, dtype=torch.float64))
+        self.log_scale = nn.Parameter(torch.tensor(scale, dtype=torch.float64).log())
 
     def forward(self, positions):
         return Step(self, positions)
@@ -88,9 +88,9 @@ def test_without_memory_it_is_the_reverse_divergence():
     ratio, log_prob = log_ratio(Walk(0.0, 0.5, shift=-0.3), target, x, seeded(2))
     found = -(ratio - target(x.positions)).mean() + 6 * math.log(1.5 * math.sqrt(2 * math.pi))
     expected = 6 * (math.log(1.5 / 0.5) + (0.25 + 0.49) / (2 * 2.25) - 0.5)
-    assert float(found) == pytest.approx(expected, abs=0.05)
+    assert found.item() == pytest.approx(expected, abs=0.05)
     entropy = 6 * (0.5 + math.log(0.5)) + 10 * 0.5 * math.log(2 * math.pi) + 4 * 0.5
-    assert -float(log_prob.mean()) == pytest.approx(entropy, abs=0.05)
+    assert -log_prob.mean().item() == pytest.approx(entropy, abs=0.05)
 
 
 def taught(flow, objective, energy, steps=300):
@@ -134,7 +134,7 @@ def test_the_weights_weigh_and_a_weight_of_zero_leaves_a_term_uncomputed():
     ratios, log_probs = zip(*(log_ratio(*own, rng) for own in both), strict=True)
     ratio, log_prob = (torch.stack([x.mean() for x in xs]).mean() for xs in (ratios, log_probs))
     torch.testing.assert_close(loss, -2.0 - 0.5 * ratio + 0.25 * log_prob)
-    assert told["log_ratio"] == pytest.approx(float(ratio))
+    assert told["log_ratio"] == pytest.approx(ratio.item())
 
     def never(*_):
         raise AssertionError
@@ -172,27 +172,24 @@ def own_of(flow, count, sequence="GG"):
 
 
 def mean_ratio(own):
-    return log_ratio(*own, seeded(6))[0].mean()
+    return log_ratio(*own, seeded(6), rise=100.0)[0].mean()
 
 
-@pytest.mark.parametrize(
-    ("parameter", "count", "tolerance"),
-    [("stiff.leave.1.bias", 20, 1e-5), ("torsion.leave.1.bias", 4000, 0.1)],
-)
-def test_the_internal_flows_gradient_through_own_samples_is_that_of_differences(parameter, count, tolerance):
-    """Exact for what moves no torsion; with mu(tau) held fixed, on average for what does."""
+@pytest.mark.parametrize(("parameter", "tolerance"), [("stiff.leave.1.bias", 1e-4), ("torsion.leave.1.bias", 0.02)])
+def test_the_internal_flows_gradient_through_own_samples_is_that_of_differences(parameter, tolerance):
+    """Torsions move the relaxed coordinates too: left out, the gradient has the wrong sign where atoms come close."""
     flow = flow_of(torch.float64, config=CONFIG)
-    own = own_of(flow, count)
+    own = own_of(flow, 200)
     weight = dict(flow.named_parameters())[parameter]
     mean_ratio(own).backward()
     along = weight.grad / weight.grad.norm()
     values = []
     with torch.no_grad():
         for sign in (1, -1):
-            weight += sign * 1e-4 * along
+            weight += sign * 1e-6 * along
             values.append(float(mean_ratio(own)))
-            weight -= sign * 1e-4 * along
-    slope = (values[0] - values[1]) / 2e-4
+            weight -= sign * 1e-6 * along
+    slope = (values[0] - values[1]) / 2e-6
     assert slope == pytest.approx(float(weight.grad.norm()), rel=tolerance)
 
 

@@ -67,8 +67,25 @@ def test_it_is_a_function_of_the_torsions_alone():
     whole = response(tau)
     assert (response(tau[2:3]) - whole[2:3]).abs().max() < 1e-9
     assert (response(tau + 2 * torch.pi) - whole).abs().max() < 1e-7
-    with torch.enable_grad():
-        assert not response(tau.clone().requires_grad_()).requires_grad
+
+
+@pytest.mark.parametrize("cap", [1.5, 0.3])
+def test_its_gradient_is_that_of_differences(cap):
+    """Also where some coordinates are held by the cap, and with none where all are."""
+    response = Response(chart_of(SEQUENCE), potential(), steps=2, cap=cap)
+    tau, rng = conformers(5), torch.Generator().manual_seed(3)
+    along = torch.randn(5, response.chart.stiffs, generator=rng, dtype=torch.float64)
+    followed = tau.clone().requires_grad_()
+    (response(followed) * along).sum().backward()
+    h = 1e-5
+    for k in range(response.chart.torsions):
+        step = h * torch.eye(response.chart.torsions, dtype=torch.float64)[k]
+        slope = ((response(tau + step) - response(tau - step)) * along).sum(1) / (2 * h)
+        torch.testing.assert_close(followed.grad[:, k], slope, atol=0.02, rtol=0.02)
+    still = Response(chart_of(SEQUENCE), potential(), steps=1, cap=0.0)
+    followed = tau.clone().requires_grad_()
+    still(followed).sum().backward()
+    assert not followed.grad.any()
 
 
 def test_a_clash_moves_no_coordinate_beyond_the_cap():

@@ -10,11 +10,9 @@ energy, differentiable, and no data but the positions x that the flow starts fro
 | acceptance term = -E ln r, X' drawn from p | -log_ratio |
 | entropy term = E ln p(X' \\| x), X' drawn from p | log_prob |
 
-Gradients reach the flow through the samples. For a memoryless flow ln p(X) and ln mu(X) do not depend on X': they are
-left out (the first is the likelihood term already), and -E ln r becomes the reverse Kullback-Leibler divergence
-E [ln p - ln mu] up to a constant. The internal flow's relaxed stiff coordinates are held fixed in these gradients,
-given the torsions: the density that mu has in the chart is stationary there, so that what is left out vanishes
-on average over noise about them.
+Gradients reach the flow through the samples, in the internal flow also through the relaxed stiff coordinates that
+follow the torsions. For a memoryless flow ln p(X) and ln mu(X) do not depend on X': they are left out (the first is the
+likelihood term already), and -E ln r becomes the reverse Kullback-Leibler divergence E [ln p - ln mu] up to a constant.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Response:
         return total.detach(), gradients[0] if along_torsions else None, gradients[-1]
 
 
-SPACING = 0.02  # of the differences that stand for second derivatives, in standard deviations
+SPACING = 0.05  # of the differences that stand for second derivatives, in standard deviations
 
 
 class _Step(torch.autograd.Function):
@@ -93,5 +93,6 @@ class _Step(torch.autograd.Function):
         step = torch.where(size > 0, SPACING * along / size, 0.0)
         (_, tau_up, z_up), (_, tau_down, z_down) = (response.slopes(torsions, z + s * step) for s in (1, -1))
         scale = response.damping * size / (2 * SPACING)
-        by_tau, by_z = ((scale * (up - down)).nan_to_num(0.0, 0.0, 0.0) for up, down in ((tau_up, tau_down), (z_up, z_down)))
+        by_tau = (scale * (tau_up - tau_down)).nan_to_num(0.0, 0.0, 0.0)
+        by_z = (scale * (z_up - z_down)).nan_to_num(0.0, 0.0, 0.0)
         return -by_tau, grad - by_z, None
