@@ -1,4 +1,4 @@
-"""The marker `long`: runs that measure, left out unless asked for with `-m long`."""
+"""Systems and configurations that energies are compared on."""
 
 from functools import cache
 
@@ -11,16 +11,6 @@ from timewarp.md.export import export
 from timewarp.md.system import prepare_sequence
 
 built = cache(prepare_sequence)
-
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "long: measures for minutes; run with -m long -s")
-
-
-def pytest_collection_modifyitems(config, items):
-    if not config.option.markexpr:
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
-        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 def system_of(sequence, *files, cutoff=None, **options) -> openmm.System:
