@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torch.distributions import Normal
 
-from tests.flow.molecules import chart_of, flow_of, molecule_of, proposal_of
 from timewarp.energy import Potential
 from timewarp.flow.internal import Internal, InternalConfig
 from timewarp.flow.losses import Objective, Own, likelihood, log_ratio, normal, tempered
 from timewarp.state import State
+
+from .molecules import chart_of, flow_of, molecule_of, proposal_of
 
 
 def seeded(seed):

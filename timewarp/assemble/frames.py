@@ -49,8 +49,9 @@ class Frames:
         tokens = Tokens.of(shard.molecule, chart, shard.facts["recipe"]["temperature"])
         turns, relaxed = relaxed_geometry(chart, shard.torsions, shard.mean)
         mean, noise = laid(chart, shard.mean), laid(chart, shard.noise)
-        parts = (part.to(device) for part in (shard.torsions, turns, mean, noise, relaxed))
-        return cls(shard.sequence, tokens.to(device), *parts, shard=path)
+        parts = {"torsions": shard.torsions, "turns": turns, "mean": mean, "noise": noise, "relaxed": relaxed}
+        moved = {name: part.to(device) for name, part in parts.items()}
+        return cls(shard.sequence, tokens.to(device), shard=path, **moved)
 
     def __len__(self) -> int:
         return len(self.torsions)
@@ -94,7 +95,8 @@ class Minibatch:
             shape = (*noise.shape[:-1], channels)
             velocities = torch.randn(shape, generator=rng, dtype=noise.dtype, device=noise.device)
             velocities = torch.where(self.tokens.real[:, None, :, None], velocities, 0.0)
-        torsion, stiff = model.log_prob(self.tokens, *self.frames, velocities)
+        parts = dict(zip(PARTS, self.frames, strict=True))
+        torsion, stiff = model.log_prob(self.tokens, **parts, velocities=velocities)
         return {"torsion": torsion, "stiff": stiff}
 
     def judged(self, own: Sequence[Own]) -> Minibatch:

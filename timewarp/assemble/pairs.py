@@ -89,9 +89,9 @@ class PairBatch:
             moves = torch.randn(frames, 2, 3, generator=rng)
             both = pairs.drawn(pick.to(device), swap.to(device)).cpu()
             drawn.append(randomly_rotated(nearby(both, moves), rng)[rank::count].to(device))
-        real = [torch.ones(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device) for x in drawn]
-        features = [p.features.expand(len(x), -1, -1) for p, x in zip(chosen, drawn, strict=True)]
-        both, features, real = (pad_stack(part).flatten(0, 1) for part in (drawn, features, real))
+        masks = [torch.ones(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device) for x in drawn]
+        described = [p.features.expand(len(x), -1, -1) for p, x in zip(chosen, drawn, strict=True)]
+        both, features, real = (pad_stack(part).flatten(0, 1) for part in (drawn, described, masks))
         return cls(features, both[:, 0], both[:, 1], real)
 
     def log_prob(self, model: Cartesian, rng: torch.Generator) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -22,7 +22,7 @@ from timewarp.assemble.pool import Pool
 from timewarp.assemble.training import Training
 from timewarp.claim import compare
 from timewarp.flow.cartesian import Cartesian
-from timewarp.flow.internal import Internal
+from timewarp.flow.internal import Internal, InternalConfig
 from timewarp.flow.losses import Own
 from timewarp.kernel import Proposal
 from timewarp.settings import Progress, Report, SettingsError, Stop
@@ -32,8 +32,10 @@ from timewarp.training.fit import Fit, fit
 from timewarp.training.metrics import Metrics
 from timewarp.training.processes import Processes
 
-COLUMNS = ("step", "seconds", "peptides", "loss", "torsion", "stiff", "transition", "log_ratio", "entropy")
-COLUMNS += ("norm", "rate", "skipped", "validation")
+COLUMNS = [
+    *("step", "seconds", "peptides", "loss", "torsion", "stiff", "transition", "log_ratio", "entropy"),
+    *("norm", "rate", "skipped", "validation"),
+]
 MOST = 12  # held-out peptides that are measured in one validation
 
 
@@ -50,12 +52,14 @@ class Session:
     def __init__(self, run: Training, processes: Processes, progress: Progress, stop: Stop):
         self.run, self.processes, self.progress, self.asked = run, processes, progress, stop
         self.began = time.monotonic()
-        internal = run.kind == "internal"
-        self.kind, self.batches = (Frames, Minibatch) if internal else (Pairs, PairBatch)
+        internal = isinstance(run.model, InternalConfig)
+        self.reads: type[Frames | Pairs] = Frames if internal else Pairs
+        self.batches: type[Minibatch | PairBatch] = Minibatch if internal else PairBatch
         with torch.random.fork_rng(devices=[]):  # nn.Module takes no generator
             torch.manual_seed(run.seed)
-            model: torch.nn.Module = Internal(run.model) if internal else Cartesian(run.model)
-        self.state = Fit(model.to(processes.device), run.objective, run.fit, run.seed, processes)
+            flow = Internal(run.model) if isinstance(run.model, InternalConfig) else Cartesian(run.model)
+        self.flow = flow.to(processes.device)
+        self.state = Fit(self.flow, run.objective, run.fit, run.seed, processes)
         self.pool = Pool(run.data, self._read, run.validation, run.seed)
         self.judges = Judges(self.pool.path, processes.device)
         self.proposals: dict[str, Proposal] = {}  # the flow in training, bound
@@ -82,7 +86,7 @@ class Session:
         return self._finished(first)
 
     def _read(self, path: Path) -> Frames | Pairs:
-        return self.kind.read(path, self.processes.device)
+        return self.reads.read(path, self.processes.device)
 
     def _seconds(self) -> float:
         return time.monotonic() - self.began
@@ -133,7 +137,7 @@ class Session:
         seed = int(torch.randint(2**62, (), generator=rng)) + self.processes.rank
         judge = self.judges(name)
         if name not in self.proposals:
-            self.proposals[name] = bound(self.state.model, judge.peptide)
+            self.proposals[name] = bound(self.flow, judge.peptide)
         proposal, device = self.proposals[name], judge.frames.device
         local = torch.Generator(device).manual_seed(seed)
         pick = torch.randint(len(judge.frames), (self.run.own_samples,), generator=local, device=device)
@@ -164,7 +168,7 @@ class Session:
             judge = self.judges(name)
             rng = torch.Generator(judge.frames.device).manual_seed(0)
             pick = torch.randperm(len(judge.frames), generator=rng, device=rng.device)[: self.run.measure]
-            proposal = bound(self.state.averaged, judge.peptide)
+            proposal = bound(cast(Internal | Cartesian, self.state.averaged), judge.peptide)
             found[name] = measured(proposal, judge.peptide.potential, judge.frames[pick], rng)
         self.reserve = self._seconds() - began
         return {"validation": sum(found.values()) / len(found), "each": found} if found else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,4 +66,5 @@ class Training:
 
     def identity(self) -> dict[str, Any]:
         """What a run that goes on has to share with the one that was stopped."""
-        return {"chart": self.kind, **asdict(self.model), "seed": self.seed, "validation": list(self.validation)}
+        own = {"chart": self.kind, **asdict(self.model), "seed": self.seed, "validation": self.validation}
+        return json.loads(json.dumps(own))
