@@ -208,3 +208,20 @@ def test_a_chart_saved_without_the_order_has_siblings_as_the_bonds_list_them():
 def test_a_chart_needs_one_source_of_its_whitening():
     with pytest.raises(ValueError, match="either the bonded energy or an earlier whitening"):
         InternalChart(molecule_of("AA"))
+
+
+@pytest.mark.parametrize("sequence", [*PEPTIDES, "PG", "LV"])
+def test_the_slopes_are_autograds(sequence):
+    """d(f + log_det)/d(tau, z) of an arbitrary function of the positions, from its gradient there."""
+    chart = chart_of(sequence)
+    torsions, stiff = points(chart, 5)
+    weight = torch.randn(5, chart.atoms, 3, generator=torch.Generator().manual_seed(2)).double()
+    at = torsions.requires_grad_(), stiff.requires_grad_()
+    x, log_det = chart.inverse(torsions, stiff)
+    f = (weight * (x + 3 * x.square())).sum((-1, -2))
+    wanted = torch.autograd.grad((f + log_det).sum(), at, retain_graph=True)
+    (gradient,) = torch.autograd.grad(f.sum(), x, retain_graph=True)
+    with torch.no_grad():
+        found = chart.slopes(chart.join(torsions, stiff), x, gradient)
+    for one, two in zip(found, wanted, strict=True):
+        assert (one - two).abs().max() < 1e-9 * two.abs().max().clamp_min(1)

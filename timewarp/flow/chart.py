@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from timewarp.flow.geometry import angle, dihedral, distance, place, wrap
+from timewarp.flow.torque import below, torques
 from timewarp.flow.tree import Tree, tree
 from timewarp.state import Molecule, Positions
 
@@ -72,6 +73,7 @@ class InternalChart:
         position[self.tree.order] = torch.arange(n)
         self.back = position
         self.refs = torch.where(self.tree.rows >= 0, position[self.tree.rows.clamp_min(0)], -1)
+        self.below = below(self.refs).to(dtype)
         self.prepared = self.internal(molecule.reference.double()[None])[0]
         if whitening is not None:
             self.whiten(whitening["mean"], whitening["curvature"])
@@ -185,6 +187,19 @@ class InternalChart:
         """(positions in the chart's frame, ln |d(tau, z)/dx|)."""
         internal = self.join(torsions, stiff)
         return self.cartesian(internal), self.log_whitening - self.log_volume(internal)
+
+    def slopes(
+        self,
+        internal: Float[Tensor, "*batch atoms 3"],
+        positions: Positions,
+        gradient: Float[Tensor, "*batch atoms 3"],
+    ) -> tuple[Float[Tensor, "*batch torsions"], Float[Tensor, "*batch stiffs"]]:
+        """d(f + ln |d(tau, z)/dx|)/d(tau, z) at internal coordinates, from their positions and df/dx there."""
+        order = self.tree.order
+        rate = torques(positions[..., order, :], gradient[..., order, :], self.refs, self.below)
+        rate[..., 1:, 0] -= 2 / internal[..., 1:, 0]
+        rate[..., 2:, 1] -= 1 / torch.tan(internal[..., 2:, 1])
+        return rate[..., self.free], rate[..., self.stiff] @ self.inverse_root.to(rate.dtype)
 
 
 def _ties(whitening, molecule):

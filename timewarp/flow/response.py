@@ -52,19 +52,20 @@ class Response:
 
     def slope(self, torsions, stiff):
         """(U/kT + ln |d(tau, z)/dx|, its gradient with respect to z): minus the log density of the chart."""
-        total, _, gradient = self.slopes(torsions, stiff, along_torsions=False)
+        total, _, gradient = self.slopes(torsions, stiff)
         return total, gradient
 
-    def slopes(self, torsions, stiff, along_torsions: bool = True):
+    @torch.no_grad()
+    def slopes(self, torsions, stiff):
         """As `slope`, with the gradient with respect to tau before that with respect to z."""
+        internal = self.chart.join(torsions, stiff)
+        positions = self.chart.cartesian(internal)
         with torch.enable_grad():
-            torsions = torsions.detach().requires_grad_(along_torsions)
-            stiff = stiff.detach().requires_grad_()
-            positions, log_det = self.chart.inverse(torsions, stiff)
-            total = self.energy(positions) + log_det
-            sought = (torsions, stiff) if along_torsions else (stiff,)
-            gradients = torch.autograd.grad(total.sum(), sought)
-        return total.detach(), gradients[0] if along_torsions else None, gradients[-1]
+            x = positions.detach().requires_grad_()
+            energy = self.energy(x)
+            (gradient,) = torch.autograd.grad(energy.sum(), x)
+        total = energy.detach() + self.chart.log_whitening - self.chart.log_volume(internal)
+        return total, *self.chart.slopes(internal, positions, gradient)
 
 
 SPACING = 0.05  # of the differences that stand for second derivatives, in standard deviations
