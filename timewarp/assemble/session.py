@@ -78,8 +78,9 @@ class Session:
             self.state, self._batch, self._report, self._save, steps=steps, stop=self._over,
             save_every=self.run.save_every,
         )  # fmt: skip
-        if self.processes.first and self.last.get("step") != self.state.step and not self.asked():
-            self._record({"step": self.state.step} | self._validated())
+        measured_now = self.last.get("step") == self.state.step and "validation" in self.last
+        if self.processes.first and not measured_now and not self.asked():
+            self._record({"step": self.state.step, "peptides": len(self.pool.trained), **self._validated()})
             self._save(self.state)
         if self.processes.first:
             plot_training(self.metrics.rows(), self.run.out / "metrics.png")
@@ -145,7 +146,8 @@ class Session:
 
     def _report(self, step: int, metrics: dict[str, float]) -> None:
         row: dict[str, Any] = {"step": step, "peptides": len(self.pool.trained), **metrics}
-        if step % self.run.validate < self.run.fit.report:
+        # not at an end between reports, which a run that is not stopped there does not have
+        if step % self.run.fit.report == 0 and step % self.run.validate < self.run.fit.report:
             row |= self._validated()
             self._take_up()
         self._record(row)

@@ -164,7 +164,7 @@ def fit(
 ) -> None:
     """Train until `steps` in all, `seconds` from now, or `stop`; saves on the way and at the end.
 
-    `told` gets means over the steps since it was last called.
+    `told` gets means over the steps since it was last called, at the end over fewer than usual.
     """
     began = saved = time.monotonic()
     since: dict[str, list[float]] = {}
@@ -175,9 +175,16 @@ def fit(
         for key, value in state.advance(batch(state.step, state.rng)).items():
             since.setdefault(key, []).append(value)
         if state.step % state.config.report == 0:
-            told(state.step, {key: sum(values) / len(values) for key, values in since.items()})
+            told(state.step, means(since))
             since = {}
         if time.monotonic() - saved > save_every:
             save(state)
             saved = time.monotonic()
+    if since:
+        told(state.step, means(since))
     save(state)
+
+
+def means(since: dict[str, list[float]]) -> dict[str, float]:
+    """The mean of each metric over the steps that gave it."""
+    return {key: sum(values) / len(values) for key, values in since.items()}
