@@ -59,3 +59,10 @@ def test_build_works_from_the_wheel(installed, tmp_path):
     done = timewarp(installed, tmp_path, "build", "GA", "--out", "GA.pdb")
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "GA.pdb").read_text().startswith("ATOM")
+
+
+def test_sampling_works_from_the_wheel_without_naming_a_checkpoint(installed, tmp_path):
+    pdb = installed / "timewarp" / "peptides" / "AA.pdb"
+    done = timewarp(installed, tmp_path, "sample", str(pdb), "--out", "run", "--steps", "5", "--chains", "2")
+    assert done.returncode == 0, done.stderr
+    assert '"exact": true' in (tmp_path / "run" / "report.json").read_text()

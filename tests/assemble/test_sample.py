@@ -1,0 +1,135 @@
+"""`timewarp sample` and `timewarp explore`, from a file to a report."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import mdtraj
+import numpy as np
+import pytest
+import torch
+
+from timewarp import assemble
+from timewarp.assemble.energy import energy_of
+from timewarp.cli import execute
+from timewarp.md.system import prepare
+from timewarp.resources import peptide_path
+from timewarp.settings import ExploreSettings, SampleSettings
+
+COMMAND = [sys.executable, "-m", "timewarp.cli"]
+KEYS = {
+    *("exact", "peptide", "atoms", "temperature", "checkpoint", "seed", "chains", "steps", "moves_proposed"),
+    *("moves_accepted", "acceptance", "energy_evaluations", "seconds", "ess", "rhat", "ess_per_second", "verdict"),
+    "reasons",
+}
+
+
+def silent(*_):
+    pass
+
+
+def never():
+    return False
+
+
+def settings(out, steps, **changes):
+    given = {"pdb": peptide_path("AA"), "out": out, "steps": steps, "chains": 2, "width": 8, "seed": 3}
+    return SampleSettings(**(given | changes))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "AA"
+    return out, assemble.sample(settings(out, 40), silent, never)
+
+
+def test_a_run_leaves_the_files_of_the_design(run):
+    out, report = run
+    assert set(KEYS) <= set(json.loads((out / "report.json").read_text()))
+    assert (report["exact"], report["steps"], report["atoms"]) == (True, 40, 23)
+    trajectory = mdtraj.load([out / f"chain-{i:03d}.dcd" for i in range(2)], top=out / "topology.pdb")
+    assert len(trajectory) == 80
+    log = np.genfromtxt(out / "log.csv", delimiter=",", names=True)
+    assert log.dtype.names == ("chain", "step", "potential_kj_per_mol", "accepted")
+    assert "<html" in (out / "report.html").read_text()
+
+
+def test_the_logged_energies_are_those_of_openmm_at_the_saved_frames(run):
+    from timewarp.md.energy import OpenMMEnergy
+
+    out, _ = run
+    frames = mdtraj.load(out / "chain-000.dcd", top=out / "topology.pdb").xyz
+    log = np.genfromtxt(out / "log.csv", delimiter=",", names=True)
+    logged = log["potential_kj_per_mol"][log["chain"] == 0]
+    reference = OpenMMEnergy(prepare(peptide_path("AA")).system, 310.0, "Reference")
+    found = reference.kilojoules(torch.as_tensor(frames))[0].numpy()
+    assert np.abs(found - logged).max() < 0.02  # single-precision coordinates in the file
+
+
+def test_a_resumed_run_equals_one_left_alone(run, tmp_path):
+    out, _ = run
+    again = tmp_path / "AA"
+    assemble.sample(settings(again, 13), silent, never)
+    assemble.sample(settings(again, 40, resume=True), silent, never)
+    for name in ("chain-000.dcd", "chain-001.dcd", "log.csv"):
+        assert (again / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_acceptance_of_the_shipped_checkpoint_is_not_an_accident(run):
+    _, report = run
+    tested, accepted = report["by_kernel"]["flow"]
+    assert accepted / tested > 0.1
+    assert report["by_kernel"]["flow"] == [report["moves_proposed"], report["moves_accepted"]]
+
+
+def test_explore_says_that_it_is_not_exact_and_keeps_handedness(tmp_path):
+    out = tmp_path / "AA"
+    report = assemble.explore(ExploreSettings(pdb=peptide_path("AA"), out=out, steps=30, chains=8), silent, never)
+    assert report["exact"] is False
+    assert report["verdict"] == "not converged"
+    from timewarp.analysis import Ensemble
+
+    assert Ensemble.load(out / "topology.pdb", sorted(out.glob("chain-*.dcd"))).flipped() == 0
+
+
+def test_the_energy_is_checked_before_anything_is_sampled(tmp_path, monkeypatch):
+    prepared = prepare(peptide_path("AA"))
+    prepared.system.getForce(0).setBondParameters(0, 0, 1, 0.2, 1e5)
+    energy_of(prepared, 310.0)  # another force field is fine, as long as both evaluate it alike
+    monkeypatch.setattr("timewarp.units.COULOMB", 139.5)
+    with pytest.raises(RuntimeError, match="agree with OpenMM"):
+        energy_of(prepared, 310.0)
+
+
+def test_interrupt_saves_and_reports(tmp_path):
+    command = [*COMMAND, "sample", str(peptide_path("AA")), "--out", "run", "--seconds", "300", "--chains", "2"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "run" / "state.safetensors"
+    for _ in range(600):
+        if log.exists() or process.poll() is not None:
+            break
+        time.sleep(0.2)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "saved" in out + err
+    assert "Traceback" not in err
+    assert (tmp_path / "run" / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "not a pdb\n", "HEADER\nEND\n", "ATOM      1  O   HOH A   1       0.000   0.000   0.000\nEND\n"],
+    ids=["empty", "prose", "no atoms", "water"],
+)
+def test_input_that_cannot_be_sampled_is_one_line_and_status_2(text, tmp_path, capsys):
+    pdb = tmp_path / "bad.pdb"
+    pdb.write_text(text)
+    assert execute(["sample", str(pdb), "--out", str(tmp_path / "out"), "--steps", "5"]) == 2
+    err = capsys.readouterr().err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
