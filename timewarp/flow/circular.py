@@ -38,21 +38,20 @@ class Circular:
     def log_prob(self, angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """ln p of an angle in [-pi, pi], per radian; NaN of what is not finite."""
         known = angle.isfinite()  # the spline cannot look up what is not
-        u = torch.where(known, (angle + pi) / (2 * pi), 0.5).clamp(0.0, 1.0)
-        log_det = self._spline(u, self.widths, self.heights, self.slopes, False)[1]
-        return torch.where(known, log_det - log(2 * pi), torch.nan)
+        u = torch.where(known, (angle.double() + pi) / (2 * pi), 0.5).clamp(0.0, 1.0)
+        log_prob = self._spline(u, inverse=False)[1] - log(2 * pi)
+        return torch.where(known, log_prob, torch.nan).to(angle.dtype)
 
     def quantile(self, u: Float[Tensor, "*batch"]) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """(the angle below which a share u of the density lies, its ln p)."""
-        # in double precision: the root of the inverse's quadratic is taken of a difference
-        knots = (self.widths.double(), self.heights.double(), self.slopes.double())
-        x, log_det = self._spline(u.double(), *knots, True)
+        x, log_det = self._spline(u.double(), inverse=True)
         return (2 * pi * x - pi).to(u.dtype), (-log_det - log(2 * pi)).to(u.dtype)
 
-    @staticmethod
-    def _spline(u: Tensor, widths: Tensor, heights: Tensor, slopes: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _spline(self, u: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """In double precision both ways: the knots are sums, and the root of the inverse's quadratic a difference."""
         if u.numel() == 0:
             return u, u
+        knots = (self.widths.double(), self.heights.double(), self.slopes.double())
         return rational_quadratic_spline(
-            u, widths, heights, slopes, inverse=inverse, min_bin_height=LEAST_MASS, min_derivative=LEAST_SLOPE
+            u, *knots, inverse=inverse, min_bin_height=LEAST_MASS, min_derivative=LEAST_SLOPE
         )
