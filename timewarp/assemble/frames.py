@@ -57,6 +57,9 @@ class Frames:
         return len(self.torsions)
 
 
+BLUR = 0.1  # of the static features in training: without it, a few dozen molecules are learned by heart
+
+
 @dataclass(frozen=True)
 class Minibatch:
     """Frames of several molecules, padded: [molecules, frames, ...]."""
@@ -85,7 +88,7 @@ class Minibatch:
             pad_stack([getattr(f, name)[pick.to(f.torsions.device)] for f, pick in zip(chosen, picks, strict=True)])
             for name in PARTS
         )
-        return cls(stacked([f.tokens for f in chosen]), parts)
+        return cls(stacked([f.tokens for f in chosen]).blurred(BLUR, rng), parts)
 
     def log_prob(self, model: Internal, rng: torch.Generator) -> dict[str, Tensor]:
         """The parts of ln p of each frame; velocities are drawn fresh."""

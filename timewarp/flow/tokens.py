@@ -7,7 +7,7 @@ the energy of its own torsion terms. All is in the chart's placement order, padd
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import pi
 
 import torch
@@ -110,6 +110,15 @@ class Tokens:
             torsion_hops=between.amin((2, 3)) if len(places) else torch.zeros(0, 0, dtype=torch.long),
             torsion_real=torch.ones(len(places), dtype=torch.bool),
         )
+
+    def blurred(self, width: float, rng: torch.Generator) -> Tokens:
+        """The same molecules with noise on their features, N(0, width^2); padding stays zero."""
+
+        def noise(like: Tensor) -> Tensor:
+            return width * torch.randn(like.shape, generator=rng, device=rng.device).to(like)
+
+        atoms = self.atoms + noise(self.atoms) * self.real[..., None]
+        return replace(self, atoms=atoms, torsion_features=self.torsion_features * (1 + noise(self.torsion_features)))
 
     def to(self, device: torch.device | str) -> Tokens:
         return Tokens(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})

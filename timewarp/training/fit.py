@@ -33,7 +33,7 @@ class FitConfig:
     warm_up: int = 200
     clip: float = 1.0
     ema: float = 500.0
-    weight_decay: float = 1e-4
+    weight_decay: float = 0.05
     report: int = 50
     horizon: int = 0
 
