@@ -14,7 +14,7 @@ from timewarp.flow.tree import tree
 from .molecules import chart_of, molecule_of, shaken
 from .test_tree import scrambled
 
-PEPTIDES = ["AA", "GP", "HM", "FW", "ACE-ALA-NME", "CYX-CYX", "RD"]
+PEPTIDES = ["AA", "GP", "HM", "FW", "ACE-ALA-NME", "CYX-CYX"]
 
 
 def points(chart, count, seed=0, size=1.0):
@@ -210,7 +210,7 @@ def test_a_chart_needs_one_source_of_its_whitening():
         InternalChart(molecule_of("AA"))
 
 
-@pytest.mark.parametrize("sequence", [*PEPTIDES, "PG", "LV"])
+@pytest.mark.parametrize("sequence", ["AA", "GP", "PG", "HM", "CYX-CYX"])
 def test_the_slopes_are_autograds(sequence):
     """d(f + log_det)/d(tau, z) of an arbitrary function of the positions, from its gradient there."""
     chart = chart_of(sequence)
