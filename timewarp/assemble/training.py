@@ -55,7 +55,7 @@ class Training:
     fit: FitConfig = field(default_factory=FitConfig)
     objective: Objective = field(default_factory=Objective)
     own_from: int = 0
-    own_samples: int = 32
+    own_samples: int = 64
     device: str = "cpu"
     save_every: float = 180.0
 
