@@ -65,14 +65,9 @@ class Move(NamedTuple):
 
 @runtime_checkable
 class Kernel(Protocol[S]):
-    """A Markov kernel, pure: the same (state, rng state) in gives the same out.
-
-    `restore` makes a state again from the tensors that it was saved as.
-    """
+    """A Markov kernel, pure: the same (state, rng state) in gives the same out."""
 
     def init(self, state: State) -> S: ...
-
-    def restore(self, tensors: dict[str, Tensor]) -> S: ...
 
     def step(self, state: S, rng: torch.Generator) -> tuple[S, dict[str, Any]]: ...
 

@@ -107,7 +107,7 @@ def _chains(settings: SampleSettings | ExploreSettings, progress: Progress, stop
         )
 
 
-def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Kernel, tuple[str, ...]]:
+def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Any, tuple[str, ...]]:
     """The kernel of the run and, in its order, the names of the moves that it mixes."""
     energy = peptide.potential
     if isinstance(settings, ExploreSettings):
