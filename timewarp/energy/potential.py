@@ -43,7 +43,7 @@ class Potential:
         self.temperature = temperature
         self.dtype = dtype
         self.compiled = compiled
-        everything = _cast(molecule.forcefield, dtype, device)
+        everything = molecule.forcefield.to(dtype, device)
         self.tables = tables(everything, units.COULOMB)
         self.forcefield = _without_zeros(everything)
         self.atoms = molecule.atoms
@@ -107,19 +107,6 @@ class _Differentiable(torch.autograd.Function):
         # 0 * inf would poison a whole batch: a rejected configuration has no gradient
         weight = torch.where(grad.isfinite(), grad, torch.zeros_like(grad))
         return weight[..., None, None] * slope.to(grad.dtype), None
-
-
-def _cast(ff: ForceField, dtype, device) -> ForceField:
-    def move(value):
-        if not isinstance(value, Tensor):
-            return value
-        return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-
-    born = ff.born and replace(
-        ff.born, **{name: move(getattr(ff.born, name)) for name in ("radius", "scaled", "charge")}
-    )
-    tables = {name: move(getattr(ff, name)) for name in ff.__dataclass_fields__ if name != "born"}
-    return ForceField(born=born, **tables)
 
 
 def _without_zeros(ff: ForceField) -> ForceField:
