@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from timewarp import units
-from timewarp.energy import bonded
+from timewarp.energy import bonded, cmap
 from timewarp.energy.pairs import pairs, tables
 from timewarp.forcefield import ForceField
 from timewarp.state import Molecule, Positions
@@ -46,6 +46,7 @@ class Potential:
         everything = molecule.forcefield.to(dtype, device)
         self.tables = tables(everything, units.COULOMB)
         self.forcefield = _without_zeros(everything)
+        self.maps = cmap.coefficients(molecule.forcefield.map_energy.double()).to(device, dtype)
         self.atoms = molecule.atoms
         self.evaluations = 0
         size = torch.finfo(dtype).bits // 8
@@ -85,6 +86,10 @@ class Potential:
         gradient = torch.zeros_like(first) if want else None
         energy = energy + bonded.bonds(first, ff, gradient) + bonded.angles(first, ff, gradient)
         energy = energy + bonded.torsions(first, ff, gradient)
+        if len(ff.improper_index):
+            energy = energy + bonded.impropers(first, ff, gradient)
+        if len(ff.map_index):
+            energy = energy + cmap.maps(first, ff.map_index, ff.map_kind, self.maps, gradient)
         energy = energy + bonded.exceptions(first, ff, units.COULOMB, gradient)
         return energy, None if gradient is None else slope + gradient.transpose(0, 1)
 
