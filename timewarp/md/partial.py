@@ -26,7 +26,8 @@ def export_known(
     for constraint in range(system.getNumConstraints()):
         part.addConstraint(*system.getConstraintParameters(constraint))
     molecule, reasons = export(topology, part, positions), []
-    for force in system.getForces():
+    # the charges first, which other forces are read beside
+    for force in sorted(system.getForces(), key=lambda force: type(force) is not openmm.NonbondedForce):
         index = part.addForce(copy.copy(force))
         try:
             molecule = export(topology, part, positions)
