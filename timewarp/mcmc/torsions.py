@@ -48,6 +48,20 @@ class TorsionState:
     def state(self) -> State:
         return State.at(self.positions)
 
+    @property
+    def tempered(self) -> Float[Tensor, " chains"]:
+        """The part of the log density that a heat divides: all but that of the noise as N(0, 1)."""
+        return self.log_density + 0.5 * self.noise.square().sum(1)
+
+    def taken(self, index: Tensor, scale: Tensor) -> TorsionState:
+        """Chain `index[i]` in place i; there are no velocities to scale."""
+        return TorsionState(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
+
+    def put(self, index: Tensor, other: TorsionState) -> TorsionState:
+        """Chain i of `other` in place `index[i]`, these in all other places."""
+        parts = self.__dataclass_fields__
+        return TorsionState(**{name: getattr(self, name).index_copy(0, index, getattr(other, name)) for name in parts})
+
     def tensors(self) -> dict[str, Tensor]:
         """A flat mapping of tensors, to be saved; `Torsions.restore` reads it back."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -63,7 +77,7 @@ class Torsions:
         energy: U/kT.
         stir: the stiff noise is refreshed as sqrt(1 - b^2) u + b xi with b uniform in (0, stir).
         turns: how many torsions may turn at once.
-        heat: temperature of the walk in units of the target's (1 samples the target).
+        heat: temperature of the walk in units of the target's (1 samples the target), one for all chains or one each.
     """
 
     chart: Chart
@@ -71,7 +85,7 @@ class Torsions:
     energy: Energy
     stir: float = 0.6
     turns: int = 2
-    heat: float = 1.0
+    heat: float | Float[Tensor, " chains"] = 1.0
 
     exact: ClassVar[bool] = True
     max_tests: ClassVar[int] = 1
@@ -137,7 +151,7 @@ class Torsions:
         log_density = (-energy - log_det).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
         return TorsionState(torsions, noise, mean, positions, log_density, energy)
 
-    def heated(self, heat: float) -> Torsions:
+    def heated(self, heat: float | Float[Tensor, " chains"]) -> Torsions:
         return replace(self, heat=heat)
 
 
