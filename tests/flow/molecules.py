@@ -8,6 +8,7 @@ from torch import nn
 
 from timewarp.energy import Bonded, Potential
 from timewarp.flow.chart import InternalChart
+from timewarp.flow.growth import Growth
 from timewarp.flow.internal import Internal, InternalConfig, InternalProposal
 from timewarp.flow.response import Response
 from timewarp.flow.tokens import Tokens
@@ -63,7 +64,7 @@ def tokens_of(molecule, chart, dtype=torch.float32):
 
 def proposal_of(molecule, chart, flow, dtype=torch.float32):
     response = Response(chart, Potential(molecule, dtype=dtype), steps=1, damping=1.0, cap=3.0)
-    return InternalProposal(flow, tokens_of(molecule, chart, dtype), chart, response)
+    return InternalProposal(flow, tokens_of(molecule, chart, dtype), chart, response, Growth(molecule, chart, 310.0))
 
 
 def shaken(molecule, count, seed, size=0.002):

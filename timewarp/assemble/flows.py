@@ -5,6 +5,7 @@ from __future__ import annotations
 from timewarp.assemble.peptide import Peptide
 from timewarp.flow.cartesian import Cartesian, CartesianConfig
 from timewarp.flow.cartesian_proposal import CartesianProposal
+from timewarp.flow.growth import Growth
 from timewarp.flow.internal import Internal, InternalConfig, InternalProposal
 from timewarp.flow.tokens import Tokens
 from timewarp.kernel import Proposal
@@ -43,4 +44,6 @@ def bound(flow: Internal | Cartesian, peptide: Peptide) -> Proposal:
         return CartesianProposal(flow, tokens.atoms[chart.back].to(device))
     tokens = Tokens.of(peptide.molecule, chart, temperature, flow.config.grid)
     chart = chart.to(device)
-    return InternalProposal(flow, tokens.to(device), chart, peptide.response.on(chart))
+    compiled = getattr(peptide.potential, "compiled", False)
+    growth = Growth(peptide.molecule, chart, temperature, compiled).to(device)
+    return InternalProposal(flow, tokens.to(device), chart, peptide.response.on(chart), growth)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from timewarp.assemble.generate import Shard
 from timewarp.flow.chart import InternalChart
+from timewarp.flow.growth import Growth
 from timewarp.flow.internal import Internal, laid, relaxed_geometry
 from timewarp.flow.losses import Own
 from timewarp.flow.tokens import Tokens, pad_stack, stacked
 from timewarp.settings import SettingsError
 
-PARTS = ("torsions", "turns", "mean", "noise", "relaxed")
+PARTS = ("torsions", "turns", "mean", "noise", "relaxed", "curves")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Frames:
     mean: Tensor
     noise: Tensor
     relaxed: Tensor
+    curves: Tensor
     shard: Path
 
     @classmethod
@@ -49,7 +52,11 @@ class Frames:
         tokens = Tokens.of(shard.molecule, chart, shard.facts["recipe"]["temperature"])
         turns, relaxed = relaxed_geometry(chart, shard.torsions, shard.mean)
         mean, noise = laid(chart, shard.mean), laid(chart, shard.noise)
+        growth = Growth(shard.molecule, chart, shard.facts["recipe"]["temperature"], shutil.which("c++") is not None)
+        # in half precision: they are most of what is kept, and features
+        curves = torch.cat([growth.curves(part).half() for part in shard.torsions.split(512)])
         parts = {"torsions": shard.torsions, "turns": turns, "mean": mean, "noise": noise, "relaxed": relaxed}
+        parts["curves"] = curves
         moved = {name: part.to(device) for name, part in parts.items()}
         return cls(shard.sequence, tokens.to(device), shard=path, **moved)
 
@@ -57,6 +64,7 @@ class Frames:
         return len(self.torsions)
 
 
+THIN = 4  # one frame in so many teaches the stiff coordinates
 BLUR = 0.1  # of the static features in training: without it, a few dozen molecules are learned by heart
 
 
@@ -85,7 +93,9 @@ class Minibatch:
         rank, count = share
         picks = [torch.randint(len(f), (frames,), generator=rng)[rank::count] for f in chosen]
         parts = tuple(
-            pad_stack([getattr(f, name)[pick.to(f.torsions.device)] for f, pick in zip(chosen, picks, strict=True)])
+            pad_stack(
+                [getattr(f, name)[pick.to(f.torsions.device)].float() for f, pick in zip(chosen, picks, strict=True)]
+            )
             for name in PARTS
         )
         return cls(stacked([f.tokens for f in chosen]).blurred(BLUR, rng), parts)
@@ -99,7 +109,7 @@ class Minibatch:
             velocities = torch.randn(shape, generator=rng, dtype=noise.dtype, device=noise.device)
             velocities = torch.where(self.tokens.real[:, None, :, None], velocities, 0.0)
         parts = dict(zip(PARTS, self.frames, strict=True))
-        torsion, stiff = model.log_prob(self.tokens, **parts, velocities=velocities)
+        torsion, stiff = model.log_prob(self.tokens, **parts, velocities=velocities, thin=THIN)
         return {"torsion": torsion, "stiff": stiff}
 
     def judged(self, own: Sequence[Own]) -> Minibatch:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from timewarp.analysis.curves import plot_training
 from timewarp.assemble.acceptance import measured
-from timewarp.assemble.flows import bound
+from timewarp.assemble.flows import bound, load_flow
 from timewarp.assemble.frames import Frames, Minibatch
 from timewarp.assemble.judges import Judges
 from timewarp.assemble.pairs import PairBatch, Pairs
@@ -58,6 +58,8 @@ class Session:
         with torch.random.fork_rng(devices=[]):  # nn.Module takes no generator
             torch.manual_seed(run.seed)
             flow = Internal(run.model) if isinstance(run.model, InternalConfig) else Cartesian(run.model)
+        if run.start is not None:
+            flow.load_state_dict(load_flow(Checkpoint.load(run.start)).state_dict())
         self.flow = flow.to(processes.device)
         self.state = Fit(self.flow, run.objective, run.fit, run.seed, processes)
         self.pool = Pool(run.data, self._read, run.validation, run.seed)

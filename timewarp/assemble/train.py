@@ -6,11 +6,12 @@ from contextlib import nullcontext
 
 from timewarp.assemble.directory import claimed
 from timewarp.assemble.session import Session
-from timewarp.assemble.training import MOLECULES, Training
+from timewarp.assemble.training import Training
 from timewarp.flow.cartesian import CartesianConfig
 from timewarp.flow.internal import InternalConfig
 from timewarp.flow.losses import Objective
 from timewarp.flow.tokens import FEATURES
+from timewarp.resources import checkpoint_path
 from timewarp.settings import Chart, Progress, Report, Stop, TrainSettings
 from timewarp.training.fit import FitConfig
 from timewarp.training.processes import Processes
@@ -27,7 +28,7 @@ def train(settings: TrainSettings, progress: Progress, stop: Stop) -> Report:
         model: InternalConfig | CartesianConfig = CartesianConfig(FEATURES, settings.velocities or 3)
     else:
         model = InternalConfig(velocities=settings.velocities or 0)
-    molecules = min(MOLECULES, settings.batch)
+    molecules = min(settings.molecules, settings.batch)
     run = Training(
         data=settings.data,
         out=settings.out,
@@ -42,6 +43,7 @@ def train(settings: TrainSettings, progress: Progress, stop: Stop) -> Report:
         fit=FitConfig(learning_rate=settings.learning_rate, horizon=settings.horizon),
         objective=Objective(acceptance=settings.acceptance, entropy=settings.entropy),
         own_from=settings.own_from,
+        start=settings.start and checkpoint_path(settings.start).with_suffix(""),
         device=settings.device.resolve(),
     )
     return trained(run, progress, stop, settings.resume)

@@ -12,8 +12,6 @@ from timewarp.flow.internal import InternalConfig
 from timewarp.flow.losses import Objective
 from timewarp.training.fit import FitConfig
 
-MOLECULES = 8  # in a minibatch, where there are as many
-
 
 @dataclass(frozen=True)
 class Training:
@@ -36,6 +34,7 @@ class Training:
         objective: weights of the terms of the loss.
         own_from: step from which the terms on own samples count.
         own_samples: of one peptide, in a step.
+        start: checkpoint (without suffix) whose weights a new run begins with.
         device: where to compute.
         save_every: seconds between saves.
     """
@@ -44,7 +43,7 @@ class Training:
     out: Path
     name: str = "2aa"
     validation: tuple[str, ...] = ()
-    molecules: int = MOLECULES
+    molecules: int = 16
     frames: int = 32
     validate: int = 500
     measure: int = 256
@@ -56,6 +55,7 @@ class Training:
     objective: Objective = field(default_factory=Objective)
     own_from: int = 0
     own_samples: int = 64
+    start: Path | None = None
     device: str = "cpu"
     save_every: float = 180.0
 

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.graph import Encoder
+from timewarp.flow.growth import Growth
 from timewarp.flow.pose import posed
 from timewarp.flow.response import Response
 from timewarp.flow.stiff import StiffNet, gaussian
 from timewarp.flow.tokens import Tokens
-from timewarp.flow.torsion import TorsionNet
+from timewarp.flow.torsion import Curves, TorsionNet
 from timewarp.flow.velocity import Coordinates, VelocityCouplings
 from timewarp.state import Positions, State
 
@@ -68,15 +69,22 @@ class Internal(nn.Module):
         mean: Float[Tensor, "*m batch atoms 3"],
         noise: Float[Tensor, "*m batch atoms 3"],
         relaxed: Float[Tensor, "*m batch atoms 3"],
+        curves: Curves | None = None,
         velocities: Float[Tensor, "*m batch atoms channels"] | None = None,
-    ) -> tuple[Float[Tensor, "*m batch"], Float[Tensor, "*m batch"]]:
+        thin: int = 1,
+    ) -> tuple[Float[Tensor, "*m batch"], Float[Tensor, "*m thinned"]]:
         """(ln p(tau), ln p(z | tau)) of a stack of molecules: the likelihood that is trained.
 
         With velocity channels the sum is ln p(tau, z, v), and its first part that of the uncoupled torsions.
+        Without them the second part, which costs most and teaches least, may be that of every `thin`-th alone.
         """
         atoms = self.encoder(tokens)
+        if self.velocity is None and thin > 1:
+            few = (t[..., ::thin, :, :] for t in (mean, noise, relaxed))
+            mean, noise, relaxed = few
+            turns = turns[..., ::thin, :]
         shift, scale = self.stiff(tokens, atoms, turns, mean, relaxed)
-        return self.parts(tokens, atoms, torsions, noise, velocities, shift, scale)
+        return self.parts(tokens, atoms, torsions, noise, velocities, shift, scale, curves)
 
     def parts(
         self,
@@ -87,11 +95,15 @@ class Internal(nn.Module):
         velocities: Float[Tensor, "*m batch atoms channels"] | None,
         shift: Float[Tensor, "*m batch atoms 3"],
         scale: Float[Tensor, "*m batch atoms 3"],
+        curves: Curves | None = None,
     ) -> tuple[Float[Tensor, "*m batch"], Float[Tensor, "*m batch"]]:
-        """As `log_prob`, from encoded atoms and the `StiffNet`'s shift and log scale."""
+        """As `log_prob`, from encoded atoms and the `StiffNet`'s shift and log scale.
+
+        The curves belong to torsions that no velocity has been coupled to; with velocity channels they are left out.
+        """
         keep = tokens.stiff.unsqueeze(-3)
         if self.velocity is None:
-            return self.torsion.log_prob(tokens, atoms, torsions), gaussian(noise, shift, scale, keep)
+            return self.torsion.log_prob(tokens, atoms, torsions, curves), gaussian(noise, shift, scale, keep)
         if velocities is None:
             raise ValueError(f"expected velocities of {self.config.velocities} channels, got none; draw them N(0, 1)")
         white = torch.where(keep, (noise - shift) * torch.exp(-scale), 0.0)
@@ -148,12 +160,16 @@ class InternalProposal:
         tokens: of the molecule.
         chart: of the molecule.
         response: relaxed stiff coordinates.
+        growth: energies of what a torsion places; without it, and with velocity channels, they count as zero.
     """
 
     memoryless = True
 
-    def __init__(self, flow: Internal, tokens: Tokens, chart: InternalChart, response: Response):
+    def __init__(
+        self, flow: Internal, tokens: Tokens, chart: InternalChart, response: Response, growth: Growth | None = None
+    ):
         self.flow, self.tokens, self.chart, self.response = flow, tokens, chart, response
+        self.growth = None if flow.config.velocities else growth
         self.frame = chart.tree.order[:3]
         self._kept: tuple[tuple, Tensor] | None = None
 
@@ -188,7 +204,7 @@ class InternalProposal:
         uniform = torch.rand(count, chart.torsions, **shape).to(device)
         white = torch.randn(count, chart.atoms, 3, **shape).to(device)
         velocities = torch.randn(count, chart.atoms, self.channels, **shape).to(device)
-        torsions, log_prob = self.flow.torsion.sample(self.tokens, atoms, uniform)
+        torsions, log_prob = self.flow.torsion.sample(self.tokens, atoms, uniform, self.growth)
         if self.channels:
             before = Coordinates(torsions, torch.where(chart.stiff, white, 0.0), velocities)
             (torsions, white, velocities), rest = self.flow.coupled(self.tokens, atoms, before)
@@ -212,7 +228,8 @@ class InternalProposal:
         mean, shift, scale = self._stiff(atoms, torsions)
         noise = self.laid(stiff - mean)
         placed = velocities[:, self.chart.tree.order]
-        torsion, rest = self.flow.parts(self.tokens, atoms, torsions, noise, placed, shift, scale)
+        curves = self.growth.curves(torsions) if self.growth else None
+        torsion, rest = self.flow.parts(self.tokens, atoms, torsions, noise, placed, shift, scale, curves)
         return torsion + rest + log_det
 
     def _stiff(self, atoms, torsions):

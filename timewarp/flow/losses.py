@@ -88,7 +88,7 @@ class Objective:
 def likelihood(model: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
     """-ln p, mean over the frames of a minibatch, and the same for each of its parts."""
     parts = batch.log_prob(model, rng)
-    loss = -torch.stack(list(parts.values())).sum(0).mean()
+    loss = -torch.stack([part.mean() for part in parts.values()]).sum()
     return loss, {name: -float(part.detach().mean()) for name, part in parts.items()}
 
 

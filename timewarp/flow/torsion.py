@@ -1,7 +1,8 @@
 """The free torsions, one after another: p(tau) = prod_t p(tau_t | those placed before it).
 
 A causal transformer reads the torsions in placement order and gives each the Fourier coefficients of its log density
-on the circle, added to the Boltzmann weight of its own torsion terms: untrained, it is that physics.
+on the circle, added to the Boltzmann weight of its own torsion terms and, by shares that it learns too, to that of the
+atoms that it places against those that stand (`Growth`): untrained, it is that physics.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from torch import Tensor, nn
 
 from timewarp.flow.circular import Circular
 from timewarp.flow.graph import Block
+from timewarp.flow.growth import ANGLES, CHANNELS, Growth
 from timewarp.flow.tokens import FAR, HARMONICS, Tokens
+
+Curves = Float[Tensor, "*m batch torsions channels angles"]
+SHARES = (0.5, 0.3)  # of the curves, untrained: what comes later and what gives way softens them
 
 
 class TorsionNet(nn.Module):
@@ -26,8 +31,13 @@ class TorsionNet(nn.Module):
     grid: angles at which the density is tabulated; half of them are the spline's knots.
     """
 
+    waves: Tensor
+    coarse: Tensor
+
     def __init__(self, width: int, heads: int, layers: int, harmonics: int = 12, grid: int = 72, hears: int = 4):
         super().__init__()
+        if grid != 2 * ANGLES:
+            raise ValueError(f"expected a grid of {2 * ANGLES} angles, got {grid}")
         self.hears = hears
         self.static = nn.Sequential(nn.Linear(4 * width + 2 * HARMONICS, width), nn.GELU(), nn.Linear(width, width))
         self.ask = nn.Linear(width, width)
@@ -35,13 +45,19 @@ class TorsionNet(nn.Module):
         self.start = nn.Parameter(torch.zeros(width))
         self.bias = nn.Embedding(FAR + 2, heads)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        last = nn.Linear(width, 2 * harmonics)
+        self.feel = nn.Sequential(nn.Linear(CHANNELS * 2 * HARMONICS, width), nn.GELU(), nn.Linear(width, width))
+        last = nn.Linear(width, 2 * harmonics + CHANNELS)
         self.leave = nn.Sequential(nn.LayerNorm(width), last)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for zero in (self.feel[2].weight, self.feel[2].bias, last.weight, last.bias):
+            nn.init.zeros_(zero)
+        with torch.no_grad():
+            last.bias[-CHANNELS:] = torch.tensor(SHARES)
         angle = torch.arange(grid) * (2 * pi / grid) - pi
         n = torch.arange(1, harmonics + 1)[:, None]
-        self.register_buffer("waves", torch.cat([torch.cos(n * angle), torch.sin(n * angle)]), persistent=False)
+        waves = torch.cat([torch.cos(n * angle), torch.sin(n * angle)])
+        self.register_buffer("waves", waves, persistent=False)
+        low = torch.cat([waves[:HARMONICS], waves[harmonics : harmonics + HARMONICS]])
+        self.register_buffer("coarse", low[:, ::2].T / (2 * ANGLES), persistent=False)
 
     def context(self, tokens: Tokens, atoms: Tensor) -> tuple[Tensor, Tensor]:
         """(a vector for each torsion [*m, torsions, width], attention bias [*m, heads, torsions, torsions])."""
@@ -55,8 +71,8 @@ class TorsionNet(nn.Module):
         later = torch.ones(hops.shape[-2:], dtype=torch.bool, device=hops.device).triu(1)
         return static, bias.masked_fill(later, -1e9)
 
-    def slots(self, static: Tensor, told: Tensor) -> Tensor:
-        return self.ask(static) + told
+    def slots(self, static: Tensor, told: Tensor, curves: Tensor) -> Tensor:
+        return self.ask(static) + told + self.feel((curves @ self.coarse).flatten(-2))
 
     def told(self, static: Tensor, angle: Tensor) -> Tensor:
         n = torch.arange(1, self.hears + 1, device=angle.device)
@@ -64,34 +80,49 @@ class TorsionNet(nn.Module):
         heard = torch.cat([torch.cos(phase), torch.sin(phase)], -1)
         return self.tell(torch.cat([static.expand(*heard.shape[:-1], -1), heard], -1))
 
-    def density(self, x: Tensor, energy: Tensor) -> Circular:
-        return Circular(self.leave(x) @ self.waves - energy)
+    def density(self, x: Tensor, energy: Tensor, curves: Tensor) -> Circular:
+        waves, shares = self.leave(x).split([len(self.waves), CHANNELS], -1)
+        between = (curves + curves.roll(-1, -1)) / 2
+        fine = torch.stack([curves, between], -1).flatten(-2)
+        return Circular(waves @ self.waves - energy - (shares[..., None] * fine).sum(-2))
 
-    def log_prob(self, tokens: Tokens, atoms: Tensor, torsions: Float[Tensor, "*m batch torsions"]) -> Tensor:
-        """ln p(tau) of each configuration; [*m, batch]."""
+    def log_prob(
+        self, tokens: Tokens, atoms: Tensor, torsions: Float[Tensor, "*m batch torsions"], curves: Curves | None = None
+    ) -> Tensor:
+        """ln p(tau) of each configuration, [*m, batch], from the curves of its torsions (`Growth.curves`), or zeros."""
+        if curves is None:
+            curves = torsions.new_zeros(*torsions.shape, CHANNELS, ANGLES)
         static, bias = self.context(tokens, atoms)
         static, bias = static.unsqueeze(-3), bias.unsqueeze(-4)
         told = self.told(static, torsions)
         first = self.start.expand(*told.shape[:-2], 1, -1)
-        x = self.slots(static, torch.cat([first, told[..., :-1, :]], -2))
+        x = self.slots(static, torch.cat([first, told[..., :-1, :]], -2), curves)
         for block in self.blocks:
             x = block(x, bias)
-        each = self.density(x, tokens.torsion_energy.unsqueeze(-3)).log_prob(torsions)
+        each = self.density(x, tokens.torsion_energy.unsqueeze(-3), curves).log_prob(torsions)
         return torch.where(tokens.torsion_real.unsqueeze(-2), each, torch.zeros_like(each)).sum(-1)
 
-    def sample(self, tokens: Tokens, atoms: Tensor, uniform: Float[Tensor, "batch torsions"]) -> tuple[Tensor, Tensor]:
-        """(torsions, ln p) of one molecule, from uniform numbers in (0, 1); differentiable."""
+    def sample(
+        self, tokens: Tokens, atoms: Tensor, uniform: Float[Tensor, "batch torsions"], growth: Growth | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(torsions, ln p) of one molecule, from uniform numbers in (0, 1); without `growth`, its curves count as 0."""
         static, bias = self.context(tokens, atoms)
         batch, count = uniform.shape
         past: list = [None] * len(self.blocks)
         told = self.start.expand(batch, 1, -1)
+        placed = growth.begin(batch) if growth else uniform
+        curve = uniform.new_zeros(batch, CHANNELS, ANGLES)
         angles, total = [], uniform.new_zeros(batch)
         for t in range(count):
-            x = self.slots(static[t].expand(batch, 1, -1), told)
+            if growth:
+                curve = growth.curve(t, placed)
+            x = self.slots(static[t].expand(batch, 1, -1), told, curve[:, None])
             for b, block in enumerate(self.blocks):
                 assert isinstance(block, Block)
                 x, past[b] = block.step(x, bias[:, t : t + 1, : t + 1], past[b])
-            angle, log_prob = self.density(x[:, 0], tokens.torsion_energy[t]).quantile(uniform[:, t])
+            angle, log_prob = self.density(x[:, 0], tokens.torsion_energy[t], curve).quantile(uniform[:, t])
+            if growth:
+                placed = growth.place(t, placed, angle)
             angles.append(angle)
             total = total + log_prob
             told = self.told(static[t].expand(batch, 1, -1), angle[:, None])

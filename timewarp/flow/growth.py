@@ -1,0 +1,212 @@
+"""What a torsion does to the atoms that it places: their energy with all that stand already, at every angle.
+
+The torsions are drawn one after another; each places a rigid group of atoms. With the stiff coordinates at the
+chart's mean, the distance of an atom of the group to one that stands is known at every angle, and so is the energy of
+the group: the conditional that configurational-bias Monte Carlo grows a chain with (Siepmann and Frenkel 1992), here
+what the flow starts from and corrects. The Born radii are those of the prepared structure.
+
+| symbol | variable |
+|---|---|
+| (h, rho, alpha) an atom about the torsion's axis | height, radius, azimuth |
+| r^2(phi) = A + B cos phi + C sin phi | square |
+| U_LJ(phi), tempered: t + t ln(1 + (U - t)/t) above t | curves[..., 0, :] |
+| U_el(phi), Coulomb and generalized Born | curves[..., 1, :] |
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass, fields
+from math import pi
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from timewarp import units
+from timewarp.flow.chart import InternalChart
+from timewarp.forcefield import GeneralizedBorn
+from timewarp.state import Molecule
+
+ANGLES = 36  # of a curve, equally spaced from -pi
+TEMPER = 3.0  # kT: from here on a clash counts by its logarithm, since the stiff coordinates give way
+CLOSEST = 0.08**2  # nm^2, of two atoms: closer is no worse
+CHANNELS = 2
+
+
+@dataclass(frozen=True)
+class Step:
+    """One torsion: where its group goes, and the pairs that it makes. Energies in kT."""
+
+    axis: Tensor  # places (parent, grandparent, great-grandparent)
+    group: Tensor  # places
+    standing: Tensor  # places
+    height: Tensor  # of the group along the axis, nm
+    along: Tensor  # of the group across it, at angle 0: towards the great-grandparent
+    across: Tensor
+    sigma6: Tensor  # [group, standing]
+    epsilon: Tensor
+    charge: Tensor
+    born: Tensor  # q_i q_j (1 - 1/80) of the solvent's term
+    reach: Tensor  # B_i B_j
+
+
+class Growth:
+    """The curves of one molecule.
+
+    Args:
+        molecule: its force field's pairs are used; bonded terms are left to the torsion's own energy.
+        chart: of the molecule.
+        temperature: K.
+        compiled: fuse the loops (takes a C++ compiler and some seconds, once for all molecules).
+    """
+
+    def __init__(self, molecule: Molecule, chart: InternalChart, temperature: float, compiled: bool = False):
+        order = chart.tree.order.cpu()
+        angles = torch.zeros(1, chart.torsions, dtype=chart.dtype)
+        stiff = torch.zeros(1, chart.stiffs, dtype=chart.dtype)
+        still = chart.to("cpu") if chart.root.is_cuda else chart
+        frame = still.inverse(angles, stiff)[0][0].double()[order]
+        pairs = _pairs(molecule, order, units.kT(temperature))
+        owner = _owners(still)
+        self.base = (owner < 0).nonzero()[:, 0]
+        self.energies = _compiled() if compiled else _energies
+        self.start = frame.to(chart.dtype)
+        self.steps = [
+            _step(still.refs[place], number, owner, frame, pairs, chart.dtype)
+            for number, place in enumerate(still.place_of_torsion)
+        ]
+        grid = torch.arange(ANGLES, dtype=chart.dtype) * (2 * pi / ANGLES) - pi
+        self.cosine, self.sine = torch.cos(grid), torch.sin(grid)
+
+    def to(self, device: torch.device | str) -> Growth:
+        """The same with its tensors on a device."""
+        new = copy.copy(self)
+        new.steps = [Step(**{f.name: getattr(s, f.name).to(device) for f in fields(Step)}) for s in self.steps]
+        for name in ("base", "start", "cosine", "sine"):
+            setattr(new, name, getattr(self, name).to(device))
+        return new
+
+    def begin(self, batch: int) -> Float[Tensor, "batch atoms 3"]:
+        """Positions in placement order, of which those that no torsion moves are right."""
+        return self.start.expand(batch, -1, -1).clone()
+
+    def curve(self, number: int, placed: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, "batch 2 angles"]:
+        """U/kT of a torsion's group with what stands, at `ANGLES` angles from -pi."""
+        step = self.steps[number]
+        if step.standing.numel() == 0:
+            return placed.new_zeros(len(placed), CHANNELS, ANGLES)
+        x, y, z, origin = _axes(placed, step.axis)
+        apart = placed[:, step.standing] - origin[:, None]
+        h, u, v = ((apart * e[:, None]).sum(-1)[:, None] for e in (z, x, y))
+        height, along, across = step.height[:, None], step.along[:, None], step.across[:, None]
+        a = (height - h).square() + along.square() + across.square() + u * u + v * v
+        b = -2 * (along * u + across * v)
+        c = -2 * (along * v - across * u)
+        tables = (step.sigma6, step.epsilon, step.charge, step.born, step.reach)
+        return self.energies(a, b, c, self.cosine, self.sine, *tables)
+
+    def place(
+        self, number: int, placed: Float[Tensor, "batch atoms 3"], angle: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch atoms 3"]:
+        """The same positions with the torsion's group at an angle."""
+        step = self.steps[number]
+        x, y, z, origin = _axes(placed, step.axis)
+        cos, sin = torch.cos(angle)[:, None], torch.sin(angle)[:, None]
+        along, across = step.along * cos - step.across * sin, step.along * sin + step.across * cos
+        group = origin[:, None] + step.height[:, None] * z[:, None]
+        group = group + along[..., None] * x[:, None] + across[..., None] * y[:, None]
+        return placed.index_copy(1, step.group, group)
+
+    def curves(self, torsions: Float[Tensor, "batch torsions"]) -> Float[Tensor, "batch torsions 2 angles"]:
+        """The curve of each torsion, given those before it."""
+        placed, found = self.begin(len(torsions)), []
+        for number in range(len(self.steps)):
+            found.append(self.curve(number, placed))
+            placed = self.place(number, placed, torsions[:, number].to(placed.dtype))
+        return torch.stack(found, 1) if found else placed.new_zeros(len(torsions), 0, CHANNELS, ANGLES)
+
+
+def _energies(a, b, c, cosine, sine, *tables):
+    sigma6, epsilon, charge, born, reach = (table[..., None] for table in tables)
+    square = a[..., None] + b[..., None] * cosine + c[..., None] * sine
+    square = square.clamp_min(CLOSEST)
+    inverse = 1 / square
+    s6 = sigma6 * inverse * inverse * inverse
+    clash = (epsilon * (s6 * s6 - s6)).sum((1, 2))
+    over = (clash - TEMPER).clamp_min(0.0)
+    clash = torch.where(over > 0, TEMPER + TEMPER * torch.log1p(over / TEMPER), clash)
+    smooth = (square + reach * torch.exp(-square / (4 * reach))).rsqrt()
+    electric = (charge * inverse.sqrt() - born * smooth).sum((1, 2))
+    return torch.stack([clash, electric], 1)
+
+
+@functools.cache
+def _compiled():
+    return torch.compile(_energies, dynamic=True)
+
+
+def _axes(placed, axis):
+    """(e_x towards the great-grandparent, e_y, e_z from grandparent to parent, the parent)."""
+    origin, middle, far = (placed[:, k] for k in axis)
+    z = torch.nn.functional.normalize(origin - middle, dim=-1)
+    side = far - middle
+    x = torch.nn.functional.normalize(side - (side * z).sum(-1, keepdim=True) * z, dim=-1)
+    return x, torch.linalg.cross(z, x), z, origin
+
+
+def _owners(chart: InternalChart) -> Tensor:
+    """The last torsion that moves each place, -1 for none."""
+    number = {int(p): k for k, p in enumerate(chart.place_of_torsion)}
+    owner: list[int] = []
+    for place, refs in enumerate(chart.refs.tolist()):
+        owner.append(max([number.get(place, -1)] + [owner[r] for r in refs if r >= 0]))
+    return torch.tensor(owner)
+
+
+def _step(axis, number, owner, frame, pairs, dtype) -> Step:
+    group = (owner == number).nonzero()[:, 0]
+    standing = (owner < number).nonzero()[:, 0]
+    standing = standing[~torch.isin(standing, axis[:2])]  # those on the axis stay as far as they are
+    x, y, z, origin = (t[0] for t in _axes(frame[None], axis))
+    apart = frame[group] - origin
+    tables = [table[group][:, standing].to(dtype) for table in pairs]
+    local = [(apart @ e).to(dtype) for e in (z, x, y)]
+    return Step(axis, group, standing, *local, *tables)
+
+
+def _pairs(molecule: Molecule, order: Tensor, kT: float) -> list[Tensor]:
+    """Pair matrices in placement order: sigma^6, 4 epsilon, q q, q q of the solvent, B B; energies in kT."""
+    ff = molecule.forcefield
+    sigma6 = ((ff.sigma[:, None] + ff.sigma) / 2) ** 6
+    epsilon = 4 * (ff.epsilon[:, None] * ff.epsilon).sqrt()
+    charge = units.COULOMB * ff.charge[:, None] * ff.charge
+    i, j = ff.exception_index.unbind(1)
+    for a, b in ((i, j), (j, i)):
+        sigma6[a, b] = ff.exception_sigma**6
+        epsilon[a, b] = 4 * ff.exception_epsilon
+        charge[a, b] = units.COULOMB * ff.exception_charge
+    if ff.born is None:
+        born, radii = torch.zeros_like(charge), torch.ones_like(ff.charge)
+    else:
+        share = 1 / ff.born.solute_dielectric - 1 / ff.born.solvent_dielectric
+        born = share * ff.born.coulomb * ff.born.charge[:, None] * ff.born.charge
+        radii = born_radii(ff.born, molecule.reference)
+    tables = [sigma6, epsilon / kT, charge / kT, born / kT, radii[:, None] * radii]
+    return [table[order][:, order] for table in tables]
+
+
+def born_radii(born: GeneralizedBorn, positions: Float[Tensor, "atoms 3"]) -> Float[Tensor, " atoms"]:
+    """Born radii in nm of one configuration, without a neck: Hawkins, Cramer, Truhlar 1996, and Onufriev 2004."""
+    r = torch.cdist(positions.double(), positions.double()) + torch.eye(len(positions), dtype=torch.float64)
+    own, other = born.radius[:, None], born.scaled[None, :]
+    upper, lower = r + other, torch.maximum((r - other).abs(), own)
+    term = 1 / lower - 1 / upper + 0.25 * (r - other * other / r) * (1 / upper**2 - 1 / lower**2)
+    term = term + 0.5 * torch.log(lower / upper) / r
+    counted = (upper > own) & ~torch.eye(len(r), dtype=torch.bool)
+    psi = 0.5 * (term * counted).sum(1) * born.radius
+    scale = torch.tanh(psi * (born.alpha + psi * (-born.beta + psi * born.gamma)))
+    if not bool(torch.as_tensor(born.alpha).any()):
+        return 1 / (1 / born.radius - psi / born.radius)
+    return 1 / (1 / born.radius - scale / (born.radius + born.offset))
