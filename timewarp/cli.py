@@ -113,7 +113,17 @@ def explore(
 def evaluate(
     sequences: Annotated[list[str], typer.Argument(metavar="SEQUENCE...", help="Sequences of 1 to 10 residues.")],
     out: Out,
-    seconds: Seconds = 60.0,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Of sampling, for each peptide.")] = 60.0,
+    budget: Annotated[
+        int, typer.Option(metavar="N", help="Energy evaluations at which distances are measured; 0 for none.")
+    ] = EvaluateSettings.budget,
+    reference_ns: Annotated[
+        float | None, typer.Option(metavar="NS", help="OpenMM MD to compare with, in place of parallel tempering.")
+    ] = None,
+    ot_frames: Annotated[
+        int, typer.Option(metavar="N", help="Frames of each side of a distance; fewer are faster, and raise it.")
+    ] = EvaluateSettings.ot_frames,
+    seeds: Annotated[int, typer.Option(metavar="K", help="Seeds, from --seed on.")] = EvaluateSettings.seeds,
     chains: Chains = EvaluateSettings.chains,
     checkpoint: Checkpoint = EvaluateSettings.checkpoint,
     temperature: Kelvin = EvaluateSettings.temperature,
@@ -121,10 +131,11 @@ def evaluate(
     device: On = Device.AUTO,
     resume: Resume = False,
 ) -> None:
-    """Measure a checkpoint on peptides: acceptance, effective samples."""
+    """Measure a checkpoint on peptides: acceptance, effective samples, distances from reference ensembles."""
     settings = EvaluateSettings(
-        sequences=tuple(sequences), out=out, seconds=seconds, chains=chains, checkpoint=checkpoint,
-        temperature=temperature, seed=seed, device=device, resume=resume,
+        sequences=tuple(sequences), out=out, seconds=seconds, budget=budget, reference_ns=reference_ns,
+        ot_frames=ot_frames, seeds=seeds, chains=chains, checkpoint=checkpoint, temperature=temperature, seed=seed,
+        device=device, resume=resume,
     )  # fmt: skip
     _watch("evaluate", settings)
 
@@ -189,6 +200,7 @@ def train(
     ] = TrainSettings.velocities,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Training steps, in all.")] = None,
     batch: Annotated[int, typer.Option(help="States a step.")] = TrainSettings.batch,
+    molecules: Annotated[int, typer.Option(help="Peptides that these are of.")] = TrainSettings.molecules,
     learning_rate: Annotated[float, typer.Option(help="The highest.")] = TrainSettings.learning_rate,
     horizon: Annotated[int, typer.Option(help="Steps over which it falls; 0 keeps it.")] = TrainSettings.horizon,
     acceptance: Annotated[float, typer.Option(help="Weight of the acceptance term.")] = TrainSettings.acceptance,
@@ -197,6 +209,9 @@ def train(
     validation: Annotated[
         list[str], typer.Option(metavar="SEQUENCE", help="A peptide to hold out, may be repeated; a tenth if absent.")
     ] = TrainSettings.validation,  # type: ignore[assignment]
+    start: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Begin with the weights of a checkpoint, or of a .json.")
+    ] = TrainSettings.start,
     seconds: Limit = None,
     seed: Seed = 0,
     device: On = Device.AUTO,
@@ -205,8 +220,8 @@ def train(
     """Train a flow; on several GPUs: torchrun --nproc-per-node N -m timewarp.cli train ..."""
     settings = TrainSettings(
         data=data, out=out, name=name, chart=chart, velocities=velocities, steps=steps, batch=batch,
-        learning_rate=learning_rate, horizon=horizon, acceptance=acceptance, entropy=entropy, own_from=own_from,
-        validation=tuple(validation), seconds=seconds, seed=seed, device=device, resume=resume,
+        molecules=molecules, start=start, learning_rate=learning_rate, horizon=horizon, acceptance=acceptance,
+        entropy=entropy, own_from=own_from, validation=tuple(validation), seconds=seconds, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("train", settings)
 

@@ -103,16 +103,29 @@ class SampleSettings(ChainSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings(RunSettings):
-    """`timewarp evaluate`: a checkpoint on peptides built from their sequences, `seconds` each."""
+    """`timewarp evaluate`: a checkpoint on peptides built from their sequences, `seconds` of sampling each."""
 
     sequences: tuple[str, ...]
     chains: int = 10
     checkpoint: str = "2aa"
     temperature: float = 310.0  # K
+    budget: int = 10_000  # energy evaluations at which distances are measured; 0 for no distances
+    reference_ns: float | None = None  # of OpenMM MD as the reference; None for parallel tempering
+    ot_frames: int = 10_000  # of each side of a distance
+    seeds: int = 1  # seed, seed + 1, ...
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.sequences, "SEQUENCE...", "at least one", "none")
+        _require(self.budget == 0 or self.budget >= 10, "--budget", "10 or more, or 0 for no distances", self.budget)
+        _require(
+            self.reference_ns is None or 0 < self.reference_ns < math.inf,
+            "--reference-ns",
+            "a positive number",
+            self.reference_ns,
+        )
+        _require(self.ot_frames >= 50, "--ot-frames", "50 or more", self.ot_frames)
+        _require(self.seeds >= 1, "--seeds", "1 or more", self.seeds)
         _require(self.chains >= 1, "--chains", "1 or more", self.chains)
         _require(0 < self.temperature < math.inf, "--temperature", "a positive number of kelvin", self.temperature)
 
@@ -172,12 +185,14 @@ class TrainSettings(RunSettings):
     velocities: int | None = None  # channels; None for 0 in the internal chart, 3 in the Cartesian one (published)
     steps: int | None = None
     batch: int = 256
+    molecules: int = 16  # in a batch, where the data have as many
     learning_rate: float = 5e-4
     horizon: int = 0  # steps over which the learning rate falls; 0 keeps it
     acceptance: float = 0.0  # weights of the terms on own samples; that of the likelihood is 1
     entropy: float = 0.0
     own_from: int = 0  # step from which these terms count
     validation: tuple[str, ...] = ()  # peptides of the data to hold out; none for a tenth of them
+    start: str | None = None  # a checkpoint whose weights a new run begins with
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -187,6 +202,7 @@ class TrainSettings(RunSettings):
         if self.chart is Chart.CARTESIAN:
             _require(self.velocities != 0, "--velocities", "1 to 3 for the Cartesian chart", self.velocities)
         _require(self.batch >= 1, "--batch", "1 or more", self.batch)
+        _require(self.molecules >= 1, "--molecules", "1 or more", self.molecules)
         _require(0 < self.learning_rate < math.inf, "--learning-rate", "a positive number", self.learning_rate)
         _require(self.horizon >= 0, "--horizon", "0 or more", self.horizon)
         _require(0 <= self.acceptance < math.inf, "--acceptance", "0 or more", self.acceptance)

@@ -45,10 +45,10 @@ class TorsionNet(nn.Module):
         self.start = nn.Parameter(torch.zeros(width))
         self.bias = nn.Embedding(FAR + 2, heads)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        self.feel = nn.Sequential(nn.Linear(CHANNELS * 2 * HARMONICS, width), nn.GELU(), nn.Linear(width, width))
-        last = nn.Linear(width, 2 * harmonics + CHANNELS)
+        felt, last = nn.Linear(width, width), nn.Linear(width, 2 * harmonics + CHANNELS)
+        self.feel = nn.Sequential(nn.Linear(CHANNELS * 2 * HARMONICS, width), nn.GELU(), felt)
         self.leave = nn.Sequential(nn.LayerNorm(width), last)
-        for zero in (self.feel[2].weight, self.feel[2].bias, last.weight, last.bias):
+        for zero in (felt.weight, felt.bias, last.weight, last.bias):
             nn.init.zeros_(zero)
         with torch.no_grad():
             last.bias[-CHANNELS:] = torch.tensor(SHARES)
