@@ -221,7 +221,8 @@ def train(
     settings = TrainSettings(
         data=data, out=out, name=name, chart=chart, velocities=velocities, steps=steps, batch=batch,
         molecules=molecules, start=start, learning_rate=learning_rate, horizon=horizon, acceptance=acceptance,
-        entropy=entropy, own_from=own_from, validation=tuple(validation), seconds=seconds, seed=seed, device=device, resume=resume,
+        entropy=entropy, own_from=own_from, validation=tuple(validation), seconds=seconds, seed=seed, device=device,
+        resume=resume,
     )  # fmt: skip
     _watch("train", settings)
 
