@@ -1,4 +1,4 @@
-"""The default reference sampler: exact parallel tempering of torsion moves, run until what it gives agrees with itself."""
+"""The default reference sampler: exact parallel tempering of torsion moves, run until its parts agree."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def reference_ensemble(
 
 def prepared(peptide: Peptide, ladders: int, rng: torch.Generator) -> tuple[Tempering, Ladders]:
     """The sampler, its rungs spaced and frozen; half of the ladders begin at the prepared structure."""
-    walk = peptide.walk()
+    walk = peptide.walk(2)
     heats = torch.logspace(0, 1, PILOT, base=HOTTEST, dtype=torch.float64)
     anywhere = warm(walk, walk.begin(ladders * PILOT, rng), WARM_UP, rng)
     half = torch.arange(ladders // 2 * PILOT)
@@ -120,8 +120,8 @@ def describe(reference: Reference) -> str:
         return "?" if facts[name] is None else format(facts[name], form)
 
     return (
-        f"{len(reference.positions)} frames of {reference.ladders} ladders with {len(facts['heats'])} rungs: populations "
-        f"differ by {figure('halves', '.3f')} between halves, {figure('starts', '.3f')} between starts, R-hat "
+        f"{len(reference.positions)} frames of {reference.ladders} ladders with {len(facts['heats'])} rungs: "
+        f"populations differ by {figure('halves', '.3f')} between halves, {figure('starts', '.3f')} between starts, R-hat "
         f"{figure('rhat', '.3f')}, ESS {figure('ess', '.0f')}, {facts['seconds']:.0f} s: "
         f"{'they agree' if reference.agree else 'not yet in agreement'}"
     )

@@ -147,7 +147,7 @@ class Tempering:
     def step(self, ladders: Ladders, rng: torch.Generator) -> tuple[Ladders, dict[str, Any]]:
         """Moves and one round of swaps; the info is that of the last moves in the coldest rungs."""
         kernel, replicas, spent = self._heated(len(ladders.origin)), ladders.replicas, 0
-        for replicas, info in run(kernel, replicas, self.between, rng):  # noqa: B007
+        for replicas, info in run(kernel, replicas, self.between, rng):  # noqa: B020
             spent += info["evaluations"]
         if self.local is not None:
             replicas, also = self._local(replicas, ladders.coldest, rng)
