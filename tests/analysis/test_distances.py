@@ -1,9 +1,8 @@
 """Transport distances have the values that theory gives, with and without equal counts."""
 
-import sys
-
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import norm
 
 from timewarp.analysis.distances import energy_w2, euclidean_w2, kolmogorov_smirnov, overlap, thinned, torus_w2
@@ -43,11 +42,32 @@ def test_a_shifted_cloud_is_its_shift_away(rng):
     assert euclidean_w2(points, points[::-1] + np.array([3.0, 4.0])) == pytest.approx(5.0)
 
 
-def test_unequal_counts_without_pot_say_what_to_do(rng, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ot", None)
-    with pytest.raises(ValueError, match="thin them to the same count"):
-        euclidean_w2(rng.normal(size=(4, 2)), rng.normal(size=(5, 2)))
-    assert euclidean_w2(rng.normal(size=(4, 2)), rng.normal(size=(4, 2))) > 0
+def test_gaussians_of_two_dimensions_are_their_shift_apart(rng):
+    a, b = rng.normal(size=(2, 1500, 2))
+    floor, far = euclidean_w2(a, b), euclidean_w2(a, b + np.array([0.0, 2.0]))
+    assert floor < 0.2
+    assert far == pytest.approx(2.0, abs=0.1)
+
+
+def test_the_order_of_samples_and_repeating_all_of_them_change_nothing(rng):
+    a, b = rng.uniform(-np.pi, np.pi, size=(2, 80, 2))
+    once = torus_w2(a, b)
+    assert torus_w2(a[rng.permutation(80)], np.tile(b, (3, 1))[rng.permutation(240)]) == pytest.approx(once, rel=1e-9)
+    # a sample that a chain stayed at counts for each step
+    repeated = np.concatenate([a, a[:40]])
+    assert torus_w2(repeated, b) == pytest.approx(np.sqrt(_assigned(repeated, b)), rel=1e-6)
+
+
+def _assigned(a, b):
+    """The same by another solver: equal weights, each point as often as the other side has points."""
+    gap = np.abs(np.repeat(a, 2, 0)[:, None] - np.repeat(b, 3, 0)[None])
+    cost = (np.minimum(gap, 2 * np.pi - gap) ** 2).sum(-1)
+    return cost[linear_sum_assignment(cost)].mean()
+
+
+def test_the_floor_falls_with_the_frames(rng):
+    floors = [np.mean([torus_w2(*rng.vonmises(0, 2, size=(2, n, 2))) for _ in range(4)]) for n in (50, 200, 800)]
+    assert floors[0] > 1.4 * floors[1] > 1.4**2 * floors[2]
 
 
 def test_correlated_draws_count_as_their_effective_number(rng):

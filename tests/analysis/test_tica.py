@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from timewarp.analysis.distances import euclidean_w2
 from timewarp.analysis.tica import fit_tica
 
 
@@ -46,6 +47,23 @@ def test_the_kinetic_map_scales_by_the_eigenvalue(rng):
     _, seen = process(rng, frames=4000)
     model = fit_tica(seen, lag=5, kinetic=True)
     np.testing.assert_allclose(model(seen).reshape(-1, 2).std(0), np.abs(model.eigenvalues), rtol=0.02)
+
+
+def test_the_kinetic_map_at_another_lag_follows_the_timescales(rng):
+    _, seen = process(rng)
+    near, far = fit_tica(seen, lag=5).kinetic(20), fit_tica(seen, lag=20, kinetic=True)
+    np.testing.assert_allclose(near(seen).std((0, 1)), [0.98**20, 0.5**20], atol=0.05)
+    np.testing.assert_allclose(near(seen)[..., 0].std(), far(seen)[..., 0].std(), rtol=0.1)
+
+
+def test_a_basin_that_is_missing_is_seen_in_the_slow_coordinates(rng):
+    # two basins along a direction of little variance, crossed once in 500 frames
+    side = np.cumsum(rng.random((4, 5000)) < 1 / 500, axis=1) % 2
+    seen = np.stack([0.3 * side + 0.05 * rng.normal(size=side.shape), 3 * rng.normal(size=side.shape)], -1)
+    slow = fit_tica(seen, lag=10).kinetic(10)(seen).reshape(-1, 2)
+    halves = euclidean_w2(slow[::40], slow[20::40])
+    whole, missing = slow[::40], slow[side.reshape(-1) == 0][::40]
+    assert euclidean_w2(whole, missing) > 0.8 > 3 * halves
 
 
 def test_what_cannot_be_fitted_says_so():

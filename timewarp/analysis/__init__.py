@@ -10,6 +10,7 @@ from timewarp.analysis.convergence import verdict
 from timewarp.analysis.dihedrals import Dihedral, circular, dihedral_angles, dihedral_table, handedness, is_cis
 from timewarp.analysis.distances import energy_w2, euclidean_w2, kolmogorov_smirnov, overlap, thinned, torus_w2
 from timewarp.analysis.ensemble import Ensemble
+from timewarp.analysis.features import tica_features
 from timewarp.analysis.log import ChainLog, read_log
 from timewarp.analysis.report import write_report
 from timewarp.analysis.tica import Tica, fit_tica
@@ -34,6 +35,7 @@ __all__ = [
     "read_log",
     "states",
     "thinned",
+    "tica_features",
     "torus_w2",
     "verdict",
     "write_report",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -35,6 +35,13 @@ class Tica:
         """-lag / ln(eigenvalue) in frames; 0 where there is no positive correlation."""
         inside = np.clip(self.eigenvalues, 1e-12, 1 - 1e-12)
         return np.where(self.eigenvalues > 0, -self.lag / np.log(inside), 0.0)
+
+    def kinetic(self, lag: float) -> Tica:
+        """Coordinates scaled by their eigenvalues at `lag` frames (kinetic map, Noe and Clementi 2015).
+
+        At another lag than that of the fit the eigenvalue is taken to decay with its timescale.
+        """
+        return replace(self, components=self.components * np.clip(self.eigenvalues, 0.0, 1.0) ** (lag / self.lag))
 
 
 def fit_tica(

@@ -1,90 +1,163 @@
-"""`timewarp evaluate`: how a checkpoint does on peptides it has not seen, one run of `sample` each."""
+"""`timewarp evaluate`: how a checkpoint does on peptides it has not seen, one row a peptide and seed."""
 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
-from statistics import median
+from typing import Any
 
+import numpy as np
 import torch
 
-from timewarp.assemble.acceptance import kish
+from timewarp.assemble.budget import CLIPPED, Counted, drawn
+from timewarp.assemble.directory import claimed
 from timewarp.assemble.energy import energy_of
+from timewarp.assemble.evaluation import figures
 from timewarp.assemble.flows import bound, load_flow
 from timewarp.assemble.peptide import Peptide
 from timewarp.assemble.sample import sample
+from timewarp.assemble.scores import distances
+from timewarp.assemble.yardsticks import Recipe, Stopped, yardstick
 from timewarp.atomic import write_atomically
+from timewarp.claim import compare
 from timewarp.resources import checkpoint_path
 from timewarp.settings import EvaluateSettings, Progress, Report, SampleSettings, Stop
 from timewarp.training.checkpoint import Checkpoint
 
-DRAWS = 2000  # of the flow, for the Kish effective sample size
+DRAWS = 2000  # of the flow for the Kish effective sample size, where no distances are wanted
+TABLE, OPTIONS = "evaluate.json", "options.json"
 
 
 def evaluate(settings: EvaluateSettings, progress: Progress, stop: Stop) -> Report:
-    """Build and sample each sequence for `seconds`, and leave `evaluate.json` with a row for each.
+    """Measure the checkpoint on each sequence with each seed, and leave `evaluate.json` with a row for each pair.
 
-    With `resume`, sequences that have a row already are left alone.
+    A row has the run of `sample` (`acceptance`, `ess`, `energy_evaluations`, `seconds`, ...), and of as many draws of
+    the flow as `budget` the Kish sample size, and distances from a reference ensemble with their floors: `e_w2`,
+    `t_w2`, `tica_w2` of the exact chain that spends the budget, all evaluations counted; with `_proposals` that of
+    `budget` draws; with `snis_` those of importance resampling as published. With `resume`, rows that are there stay.
+    A peptide that fails is told of, and does not keep the others from being measured.
+
+    Raises:
+        InputError: if a sequence cannot be built, before anything is measured.
+        DirectoryRefused: if `out` cannot serve, or holds an evaluation of another checkpoint or other options.
+        RuntimeError: if every peptide failed.
     """
+    from timewarp.md.build import parse
+    from timewarp.md.system import title
+
+    sequences = list(dict.fromkeys(title(parse(sequence)) for sequence in settings.sequences))
+    flow = load_flow(Checkpoint.load(checkpoint_path(settings.checkpoint).with_suffix("")))
+    names = ("checkpoint", "temperature", "chains", "budget", "ot_frames", "reference_ns", "seconds")
+    options = {name: getattr(settings, name) for name in names}
+    with claimed(settings.out, (TABLE, OPTIONS), settings.resume):
+        record, table = settings.out / OPTIONS, settings.out / TABLE
+        if record.exists():
+            compare(settings.out, json.loads(record.read_text()), options)
+        write_atomically(record, json.dumps(options).encode() + b"\n")
+        rows: list[dict[str, Any]] = json.loads(table.read_text()) if table.exists() else []
+        done, failed = {(row["sequence"], row["seed"]) for row in rows}, {}
+        left = [(s, settings.seed + k) for k in range(settings.seeds) for s in sequences]
+        left = [pair for pair in left if pair not in done]
+        for number, (sequence, seed) in enumerate(left):
+            if stop():
+                break
+            one = replace(settings, seed=seed)
+            told = _named(f"{sequence}, seed {seed}", number / len(left), progress)
+            try:
+                row = _row(one, sequence, flow, told, stop)
+            except Stopped:
+                break
+            except (ArithmeticError, RuntimeError, ValueError) as error:
+                failed[sequence] = " ".join(str(error).split())
+                continue
+            if row is None:
+                break
+            rows.append(row)
+            write_atomically(table, (json.dumps(rows, indent=1) + "\n").encode())
+        if failed and not rows:
+            raise RuntimeError(f"no peptide could be measured; {next(iter(failed))}: {next(iter(failed.values()))}")
+        return {"message": figures(rows, failed, settings.budget, settings.ot_frames)}
+
+
+def _named(name: str, share: float, progress: Progress) -> Progress:
+    return lambda _, text: progress(share, f"{name}: {text}")
+
+
+def _row(settings: EvaluateSettings, sequence: str, flow, progress: Progress, stop: Stop) -> dict[str, Any] | None:
+    """Everything measured on one peptide with one seed; None if it was asked to stop meanwhile."""
     from timewarp.md.system import prepare_sequence, write_pdb
 
-    out = settings.out
-    out.mkdir(parents=True, exist_ok=True)
-    table = out / "evaluate.json"
-    rows = json.loads(table.read_text()) if settings.resume and table.exists() else []
-    done = {row["peptide"] for row in rows}
-    flow = load_flow(Checkpoint.load(checkpoint_path(settings.checkpoint).with_suffix("")))
-    for number, sequence in enumerate(settings.sequences):
-        if stop():
-            break
-        if sequence in done:
-            continue
-        share = number / len(settings.sequences)
-        progress(share, sequence)
-        prepared = prepare_sequence(sequence)
-        pdb = out / f"{sequence}.pdb"
+    progress(0.0, "building")
+    prepared = prepare_sequence(sequence)
+    pdb = settings.out / f"{sequence}.pdb"
+    if not pdb.exists():
         write_pdb(prepared.topology, prepared.positions, pdb)
-        run = SampleSettings(
-            pdb=pdb, out=out / sequence, seconds=settings.seconds, chains=settings.chains, seed=settings.seed,
-            checkpoint=settings.checkpoint, temperature=settings.temperature, device=settings.device,
-        )  # fmt: skip
-        if run.out.exists():
-            run = replace(run, resume=True)
-        report = sample(run, _named(sequence, share, progress), stop)
-        energy, molecule, _ = energy_of(prepared, settings.temperature)
-        peptide = Peptide.of(molecule, settings.temperature, potential=energy, seed=settings.seed)
-        row = {name: report[name] for name in ("peptide", "atoms", "acceptance", "energy_evaluations", "seconds")}
-        row["kish_ess"] = _kish(flow, peptide, settings.seed)
-        row |= {"ess": report["ess"]["min"], "ess_per_second": report["ess_per_second"], "verdict": report["verdict"]}
-        row["rhat"] = report["rhat"].get("max")
-        rows.append(row | {"sequence": sequence})
-        write_atomically(table, (json.dumps(rows, indent=1) + "\n").encode())
-    return {"message": _table(rows)}
+    run = SampleSettings(
+        pdb=pdb, out=settings.out / f"{sequence}-{settings.seed}", seconds=settings.seconds, chains=settings.chains,
+        seed=settings.seed, checkpoint=settings.checkpoint, temperature=settings.temperature, device=settings.device,
+        resume=True,
+    )  # fmt: skip
+    report = sample(run, progress, stop)
+    if stop():
+        return None
+    row = {name: report[name] for name in ("peptide", "atoms", "acceptance", "energy_evaluations", "seconds")}
+    row |= {"sequence": sequence, "seed": settings.seed, "ess": report["ess"]["min"]}
+    row |= {"ess_per_second": report["ess_per_second"], "verdict": report["verdict"], "rhat": report["rhat"]["max"]}
+    row["sampling_evaluations"] = report["energy_evaluations"]
+    row |= _at_budget(settings, prepared, flow, progress, stop)
+    return row
 
 
-def _named(sequence: str, share: float, progress: Progress) -> Progress:
-    return lambda _, text: progress(share, f"{sequence}: {text}")
+def _at_budget(settings: EvaluateSettings, prepared, flow, progress: Progress, stop: Stop) -> dict[str, Any]:
+    """Kish sample size, and distances from the reference at the budget, with what they cost."""
+    import mdtraj
+
+    began = time.monotonic()
+    reference = None
+    if settings.budget:
+        recipe = recipe_of(settings)
+        reference = yardstick(prepared, settings.temperature, recipe, progress, stop)
+        waited, began = time.monotonic() - began, time.monotonic()
+    progress(0.0, "drawing from the flow")
+    energy, molecule, _ = energy_of(prepared, settings.temperature)
+    counted = Counted(energy)
+    peptide = Peptide.of(molecule, settings.temperature, potential=counted, seed=settings.seed)
+    setup = counted.evaluations
+    rng = torch.Generator().manual_seed(settings.seed)
+    draws = drawn(bound(flow, peptide), counted, molecule.reference.float(), settings.budget or DRAWS, rng)
+    weighted = draws.log_weight is not None
+    row: dict[str, Any] = {"kish_ess": draws.kish() if weighted else None}
+    if reference is None:
+        return row
+    row |= {"snis_kish_ess": draws.kish(CLIPPED) if weighted else None, "budget": settings.budget}
+    row |= {"evaluations_a_proposal": draws.cost, "setup_evaluations": setup, "draw_seconds": time.monotonic() - began}
+    began = time.monotonic()
+    affordable = max(1, int(settings.budget / draws.cost))
+    row["energy_evaluations"] = affordable * draws.cost
+    samples = {"{}": draws.chain(affordable, np.random.default_rng(settings.seed))}
+    samples["{}_proposals"] = draws.chain(settings.budget, np.random.default_rng(settings.seed))
+    if weighted:
+        samples["snis_{}"] = draws.resampled(np.random.default_rng(settings.seed))
+    topology = mdtraj.Topology.from_openmm(prepared.topology)
+    for form, (positions, energies) in samples.items():
+        progress(0.0, f"optimal transport, {form.format('w2')}")
+        if stop():
+            raise Stopped
+        keep = np.linspace(0, len(positions) - 1, min(len(positions), settings.ot_frames)).astype(int)
+        found = distances(topology, reference.tica, _half(reference, 0), (positions[keep], energies[keep]))
+        row |= {form.format(name): value for name, value in found.items()}
+    row |= {f"floor_{name}": value for name, value in reference.floors.items()}
+    row |= {"reference": reference.facts["method"], "reference_agrees": reference.facts.get("agree")}
+    return row | {"reference_seconds": waited, "transport_seconds": time.monotonic() - began}
 
 
-@torch.no_grad()
-def _kish(flow, peptide: Peptide, seed: int) -> float:
-    rng = torch.Generator().manual_seed(seed)
-    proposal = bound(flow, peptide)
-    start = peptide.molecule.reference.float()[None]
-    state, log_prob = proposal(start).sample(DRAWS, rng)
-    weights = -peptide.potential(state.positions[:, 0]).double() - log_prob[:, 0].double()
-    return kish(weights.nan_to_num(-torch.inf, -torch.inf, -torch.inf))
+def recipe_of(settings: EvaluateSettings) -> Recipe:
+    """How the reference is made; a quick look, with few frames, gets slow coordinates from less dynamics."""
+    full = Recipe()
+    lag, starts = (2.0, 32) if settings.ot_frames < 1000 else (full.lag, full.starts)
+    return replace(full, frames=settings.ot_frames, nanoseconds=settings.reference_ns or 0.0, lag=lag, starts=starts)
 
 
-def _table(rows: list[dict]) -> str:
-    lines = [f"{'peptide':<12} {'atoms':>5} {'acceptance':>10} {'Kish ESS':>9} {'ESS':>7} {'ESS/s':>7} {'R-hat':>6}"]
-    for row in rows:
-        rhat = row["rhat"] if row["rhat"] is not None else float("nan")
-        lines.append(
-            f"{row['sequence']:<12} {row['atoms']:>5} {row['acceptance']:>10.1%} {row['kish_ess']:>9.3f} "
-            f"{row['ess']:>7.0f} {row['ess_per_second']:>7.2f} {rhat:>6.3f}"
-        )
-    if rows:
-        rates = [row["acceptance"] for row in rows]
-        lines.append(f"median acceptance {median(rates):.1%}, lowest {min(rates):.1%}, of {len(rates)} peptides")
-    return "\n".join(lines)
+def _half(reference, side: int):
+    return reference.positions[side], reference.energy[side]
