@@ -1,7 +1,8 @@
 """The protocols that everything meets in, and the only sampling loop.
 
 `Energy` is U/kT of a batch. A `Transition` is the distribution that a flow returns for given positions.
-A `Proposal` maps positions to a `Transition`. A `Kernel` is a pure `init`/`step` pair.
+A `Proposal` maps positions to a `Transition`; a `Factored` one shows that it is a Gaussian given its first factor.
+A `Kernel` is a pure `init`/`step` pair.
 """
 
 from __future__ import annotations
@@ -54,6 +55,42 @@ class Proposal(Protocol):
     def channels(self) -> int: ...
 
     def __call__(self, positions: Positions) -> Transition: ...
+
+
+class Given(NamedTuple):
+    """Torsions tau with ln q(tau), and the Gaussian of the stiff coordinates z given them, N(centre, scale^2)."""
+
+    torsions: Float[Tensor, "count torsions"]
+    log_prob: Float[Tensor, " count"]
+    centre: Float[Tensor, "count stiffs"]
+    scale: Float[Tensor, "count stiffs"]
+
+
+@runtime_checkable
+class Factored(Protocol):
+    """A memoryless proposal q(tau) N(z; centre(tau), scale(tau)^2), without velocities, in coordinates (tau, z) of x.
+
+    `cost` is the number of energy evaluations that `draw` and `given` make for each configuration.
+    """
+
+    @property
+    def cost(self) -> int: ...
+
+    def draw(self, count: int, rng: torch.Generator) -> Given:
+        """Torsions drawn from q."""
+        ...
+
+    def given(self, positions: Positions) -> tuple[Given, Float[Tensor, "count stiffs"]]:
+        """What `draw` says of the torsions of these positions; and z there."""
+        ...
+
+    def place(self, torsions: Tensor, stiff: Tensor) -> tuple[Positions, Float[Tensor, " count"]]:
+        """(positions, ln |d(tau, z)/dx|)."""
+        ...
+
+    def slope(self, torsions: Tensor, stiff: Tensor) -> tuple[Float[Tensor, " count"], Float[Tensor, "count stiffs"]]:
+        """(U/kT + ln |d(tau, z)/dx|, its gradient with respect to z); one evaluation of the energy each."""
+        ...
 
 
 class Move(NamedTuple):

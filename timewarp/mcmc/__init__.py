@@ -12,6 +12,7 @@ it was accepted. Only `Metropolis` with a width above 1 has `tested` other than 
 `kernel.exact` says whether the chain's law is the Boltzmann distribution; `Explore` is the only one that is not.
 """
 
+from timewarp.mcmc.annealed import Annealed
 from timewarp.mcmc.chain import Chain
 from timewarp.mcmc.ess import autocorrelation_time, bulk_ess, rhat
 from timewarp.mcmc.explore import Explore
@@ -22,6 +23,7 @@ from timewarp.mcmc.mixture import Mixture
 from timewarp.mcmc.propose import Propose
 
 __all__ = [
+    "Annealed",
     "Chain",
     "Explore",
     "Hamiltonian",

@@ -1,0 +1,197 @@
+"""Annealed independence sampling: proposals relax towards the target before they are tested.
+
+A memoryless flow draws torsions tau ~ q(tau) and stiff coordinates z ~ q(z|tau), a Gaussian. What it gets wrong of z
+spreads the weights and is refused. Here z goes on from its draw through K states between the Gaussian and the target,
+the torsions held, and the weight of the whole path takes the place of that of its end (annealed importance sampling,
+Neal 2001; a nonequilibrium candidate, Nilmeier et al. 2011). Its logarithm spreads by about 1/sqrt(K + 1) as much.
+
+| symbol | variable |
+|---|---|
+| q(tau), q(z|tau) = N(z; centre, scale^2) | given |
+| u = (z - centre) / scale | noise |
+| S(tau, z) = U/kT + ln |d(tau, z)/dx| | proposal.slope |
+| R(z) = S(tau, z) + ln q(z|tau) | residual |
+| lambda_0 = 0 < lambda_1 < ... < lambda_K < lambda_(K+1) = 1 | shares |
+| pi_k(z), unnormalised: q(z|tau) exp(-lambda_k R(z)) | |
+| T_k, reversible with respect to pi_k | split.turned |
+| W | log_weight |
+| ln q_W(x) = -U/kT - ln W | log_net |
+
+Forward, for a proposal:   z_0 ~ q(z|tau); for k = 1 ... K: z_k ~ T_k(z_(k-1) -> .); the end z_K is proposed.
+Backward, for a present:   z_K is its own; for k = K ... 1: z_(k-1) ~ T_k(z_k -> .), as T_k is its own reversal.
+Either way                 ln W = -ln q(tau) - sum_(k = 0 ... K) (lambda_(k+1) - lambda_k) R(z_k),
+                           alpha = min(1, W'/W).
+
+For q(tau) q(z_0|tau) prod T_k(z_(k-1) -> z_k) is what the path was drawn with, and exp(-S(tau, z_K)) prod
+T_k(z_k -> z_(k-1)) a law whose marginal at the end is the target: by detailed balance W is the second over the first.
+So the chain on pairs of an end and a path is independence Metropolis-Hastings, and exact. Given the end, its path may
+be drawn anew at any time that no state decides; this is done where another kernel has moved the end, and whenever
+proposals are made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from timewarp.kernel import Energy, Factored, Given
+from timewarp.mcmc import accept
+from timewarp.mcmc.chain import Chain, single_test
+from timewarp.mcmc.independence import Queue
+from timewarp.mcmc.split import Noise, Point, Residual, turned
+from timewarp.state import Positions, State
+
+CHUNK = 512  # paths side by side
+LN_2PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """Exact kernel for a `Factored` proposal; each step tests one proposal in each chain.
+
+    Proposals wait in a `Queue`, whose `log_net` is ln q_W along the path of each, NaN for a present whose path is yet
+    to be drawn. Positions are left in the frame of `proposal.place`: no energy sees the pose.
+
+    Attributes:
+        energy: U/kT of a batch.
+        proposal: q(tau) and q(z|tau).
+        stages: K; with 0 this is independence sampling.
+        width: proposals drawn at once, for each chain.
+        angle: theta of the transitions, 0 < theta <= pi/2.
+    """
+
+    energy: Energy
+    proposal: Factored
+    stages: int = 4
+    width: int = 128
+    angle: float = 0.3 * math.pi
+
+    exact: ClassVar[bool] = True
+    max_tests: ClassVar[int] = 1
+
+    def __post_init__(self):
+        if self.stages < 0 or self.width < 1 or not 0 < self.angle <= math.pi / 2:
+            raise ValueError(
+                "expected stages >= 0, a width of at least 1 proposal and 0 < angle <= pi/2, got "
+                f"{self.stages}, {self.width}, {self.angle}"
+            )
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """lambda_0 ... lambda_(K+1)."""
+        return tuple(k / (self.stages + 1) for k in range(self.stages + 2))
+
+    @property
+    def cost(self) -> int:
+        """Energy evaluations of a path."""
+        return self.proposal.cost + self.stages + 1
+
+    def init(self, state: State) -> Queue:
+        """The chains at their beginning, with an empty queue; their paths are drawn in the first step.
+
+        Raises:
+            ValueError: if the state is not a batch of finite positions with finite energies and densities.
+        """
+        present = Chain.at(self.energy, state, 0)
+        given, stiff = self.proposal.given(present.state.positions)
+        density = given.log_prob - self._residual(given)((stiff - given.centre) / given.scale).residual
+        accept.require_finite("the proposal's density of the initial state", density, "minimise the structure first")
+        positions, velocities = (
+            t.expand(self.width, *t.shape).clone() for t in (present.state.positions, present.state.velocities)
+        )
+        unknown = torch.full_like(present.energy, torch.nan)
+        empty = unknown.expand(self.width, -1).clone()
+        return Queue(present, unknown, State(positions, velocities), empty, empty, self.width)
+
+    def restore(self, tensors: dict[str, Tensor]) -> Queue:
+        """The inverse of `Queue.tensors`."""
+        return Queue.from_tensors(tensors)
+
+    def moved(self, queue: Queue, positions: Positions, energy: Float[Tensor, " chains"]) -> tuple[Queue, int]:
+        """The chains at positions that another kernel led to; their paths are drawn in the next step."""
+        unknown = torch.full_like(queue.log_net, torch.nan)
+        return replace(queue, present=queue.present.moved(positions, energy), log_net=unknown), 0
+
+    @torch.no_grad()
+    def step(self, queue: Queue, rng: torch.Generator) -> tuple[Queue, dict[str, Any]]:
+        """One test in each chain."""
+        evaluations = 0
+        if queue.next >= self.width:
+            queue = self._filled(queue, rng)
+            evaluations += self.cost * queue.energy_waiting.numel()
+        if queue.log_net.isnan().any():
+            queue = replace(queue, log_net=self._of_present(queue.present, rng))
+            evaluations += self.cost * len(queue.log_net)
+        k, present = queue.next, queue.present
+        energy, log_net = queue.energy_waiting[k], queue.log_net_waiting[k]
+        accepted = accept.metropolis(present.energy, energy, queue.log_net - log_net, rng)
+        present = Chain(queue.waiting[k].where(accepted, present.state), torch.where(accepted, energy, present.energy))
+        log_net = torch.where(accepted, log_net, queue.log_net)
+        queue = replace(queue, present=present, log_net=log_net, next=k + 1)
+        return queue, single_test(accepted, present.energy, evaluations)
+
+    def forward(self, given: Given, rng: torch.Generator) -> tuple[Noise, Tensor, Tensor]:
+        """Paths from the Gaussian towards the target: (u, S, ln W) at their ends."""
+        residual, shares = self._residual(given), self.shares
+        point = residual(_normal(given.centre, rng))
+        log_weight = -given.log_prob.double() - (shares[1] - shares[0]) * point.residual
+        for k in range(1, self.stages + 1):
+            point, _ = turned(residual, point, shares[k], self.angle, rng)
+            log_weight = log_weight - (shares[k + 1] - shares[k]) * point.residual
+        return point.noise, point.residual - _log_gaussian(given, point.noise), log_weight
+
+    def backward(self, given: Given, noise: Noise, rng: torch.Generator) -> Tensor:
+        """ln W of paths that end at u = `noise`."""
+        residual, shares = self._residual(given), self.shares
+        point = residual(noise)
+        log_weight = -given.log_prob.double()
+        for k in range(self.stages, 0, -1):
+            log_weight = log_weight - (shares[k + 1] - shares[k]) * point.residual
+            point, _ = turned(residual, point, shares[k], self.angle, rng)
+        return log_weight - (shares[1] - shares[0]) * point.residual
+
+    def _residual(self, given: Given) -> Residual:
+        def residual(noise: Noise) -> Point:
+            total, slope = self.proposal.slope(given.torsions, given.centre + given.scale * noise)
+            value = total.double() + _log_gaussian(given, noise)
+            return Point(noise, value.nan_to_num(torch.inf, torch.inf, torch.inf), given.scale * slope - noise)
+
+        return residual
+
+    def _filled(self, queue: Queue, rng: torch.Generator) -> Queue:
+        shape, state = queue.energy_waiting.shape, queue.waiting
+        parts = [self._proposed(size, rng) for size in _sizes(shape.numel())]
+        positions, energy, log_net = (torch.cat(part) for part in zip(*parts, strict=True))
+        waiting = State(positions.view_as(state.positions), state.velocities)
+        unknown = torch.full_like(queue.log_net, torch.nan)
+        return Queue(queue.present, unknown, waiting, energy.view(shape), log_net.view(shape), 0)
+
+    def _proposed(self, count: int, rng: torch.Generator) -> tuple[Positions, Tensor, Tensor]:
+        given = self.proposal.draw(count, rng)
+        noise, total, log_weight = self.forward(given, rng)
+        positions, log_det = self.proposal.place(given.torsions, given.centre + given.scale * noise)
+        energy = total - log_det.double()
+        return positions, energy, -energy - log_weight
+
+    def _of_present(self, present: Chain, rng: torch.Generator) -> Float[Tensor, " chains"]:
+        given, stiff = self.proposal.given(present.state.positions)
+        return -present.energy - self.backward(given, (stiff - given.centre) / given.scale, rng)
+
+
+def _log_gaussian(given: Given, noise: Noise) -> Float[Tensor, " count"]:
+    each = 0.5 * noise.double().square() + given.scale.double().log() + 0.5 * LN_2PI
+    return -each.sum(-1)
+
+
+def _normal(like: Noise, rng: torch.Generator) -> Noise:
+    return torch.randn(like.shape, generator=rng, dtype=like.dtype, device=rng.device).to(like.device)
+
+
+def _sizes(count: int) -> Iterable[int]:
+    return [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
