@@ -121,8 +121,8 @@ def describe(reference: Reference) -> str:
 
     return (
         f"{len(reference.positions)} frames of {reference.ladders} ladders with {len(facts['heats'])} rungs: "
-        f"populations differ by {figure('halves', '.3f')} between halves, {figure('starts', '.3f')} between starts, R-hat "
-        f"{figure('rhat', '.3f')}, ESS {figure('ess', '.0f')}, {facts['seconds']:.0f} s: "
+        f"populations differ by {figure('halves', '.3f')} between halves, {figure('starts', '.3f')} between starts, "
+        f"R-hat {figure('rhat', '.3f')}, ESS {figure('ess', '.0f')}, {facts['seconds']:.0f} s: "
         f"{'they agree' if reference.agree else 'not yet in agreement'}"
     )
 

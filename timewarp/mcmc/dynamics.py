@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ HYDROGEN = 3.0  # amu
 HOT = 10  # times its thermal average is more kinetic energy than a stable integration has
 
 
+@runtime_checkable
 class Slope(Protocol):
     """U in kJ/mol and dU/dx in kJ/mol/nm of a batch; +inf where an evaluation fails, for that replica alone."""
 

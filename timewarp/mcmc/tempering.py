@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +18,7 @@ from timewarp.mcmc import accept
 from timewarp.state import State
 
 
+@runtime_checkable
 class Replicas(Protocol):
     """What the chains of a kernel that can be heated remember."""
 
@@ -147,7 +148,7 @@ class Tempering:
     def step(self, ladders: Ladders, rng: torch.Generator) -> tuple[Ladders, dict[str, Any]]:
         """Moves and one round of swaps; the info is that of the last moves in the coldest rungs."""
         kernel, replicas, spent = self._heated(len(ladders.origin)), ladders.replicas, 0
-        for replicas, info in run(kernel, replicas, self.between, rng):  # noqa: B020
+        for replicas, info in run(kernel, replicas, self.between, rng):  # noqa: B007, B020
             spent += info["evaluations"]
         if self.local is not None:
             replicas, also = self._local(replicas, ladders.coldest, rng)
