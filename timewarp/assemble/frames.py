@@ -80,7 +80,7 @@ class Minibatch:
     def draw(
         cls, pool: Sequence[Frames], molecules: int, frames: int, rng: torch.Generator, share: tuple[int, int] = (0, 1)
     ) -> Minibatch:
-        """Some frames of some molecules, uniformly.
+        """Some frames of some molecules of about one size, so that little is padded; each has the same chance.
 
         Args:
             pool: of all molecules.
@@ -89,7 +89,10 @@ class Minibatch:
             rng: the same in all processes, which all draw the whole minibatch.
             share: (rank, count) of the processes; each keeps every count-th frame.
         """
-        chosen = [pool[i] for i in torch.randperm(len(pool), generator=rng)[:molecules].tolist()]
+        by_size = sorted(range(len(pool)), key=lambda i: (pool[i].tokens.atoms.shape[0], pool[i].sequence))
+        first = int(torch.randint(len(pool), (), generator=rng))
+        near = [by_size[(first + k) % len(pool)] for k in range(min(len(pool), 3 * molecules))]
+        chosen = [pool[near[k]] for k in torch.randperm(len(near), generator=rng)[:molecules].tolist()]
         rank, count = share
         picks = [torch.randint(len(f), (frames,), generator=rng)[rank::count] for f in chosen]
         parts = tuple(
