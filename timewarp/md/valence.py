@@ -98,7 +98,7 @@ def maps(force: openmm.CMAPTorsionForce) -> dict[str, Tensor]:
     for kind in used:
         size, energy = force.getMapParameters(kind)
         # the first angle runs fastest
-        grids.append(rows([energy], size * size).reshape(size, size).T)
+        grids.append(rows([energy._value], size * size).reshape(size, size).T)
     if not grids:
         return {}
     if len({len(grid) for grid in grids}) > 1:
