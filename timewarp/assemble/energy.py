@@ -70,7 +70,7 @@ def compare(potentials: Sequence[Potential], reference: OpenMMEnergy, structure:
     noise = torch.randn(len(DISTORTIONS), *structure.shape, generator=rng, dtype=torch.float64)
     positions = structure.double().cpu() + torch.tensor(DISTORTIONS, dtype=torch.float64)[:, None, None] * noise
     expected = reference.kilojoules(positions)[0]
-    found = torch.stack([p.kilojoules(positions.to(p.tables.charge.device))[0].double().cpu() for p in potentials])
+    found = torch.stack([p.kilojoules(positions.to(p.device))[0].double().cpu() for p in potentials])
     error = torch.where(found == expected, 0.0, (found - expected).abs().nan_to_num(nan=torch.inf))
     worst = int(error.argmax())
     if not error.max() <= TOLERANCE:

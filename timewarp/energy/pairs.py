@@ -1,14 +1,17 @@
-"""Coulomb, Lennard-Jones and generalized Born solvent over all pairs of a batch, with their gradient.
+"""All terms of a batch in one function: pairs of atoms, generalized Born solvent, angles and torsions.
 
-All matrices are [batch, atoms, atoms]: the Born integral is not symmetric and needs every ordered pair, no
-gather or scatter is needed, and the gradient of a sum over pairs is `sum_j c_ij (x_i - x_j)`.
+The batch is the innermost axis: a processor's lanes are configurations, and the constants of a pair are scalars to
+them. What is symmetric is computed once for each unordered pair, in rows of [pairs, batch]; an atom then adds up the
+rows of its partners. Nothing is scattered. The function is plain torch, and made for being compiled: its steps fuse
+into one loop over the pairs before and one after the Born radii, and one over the atoms for each sum.
 
 | symbol | variable |
 |---|---|
 | r_ij | r |
-| c_ij = (dE/dr)/r | pull |
+| (dE/dr)/r | pull |
 | I_i (Born integral) | integral |
-| B_i (Born radius) | radius |
+| H_ij, with I_i = sum_j H_ij; (dH_ij/dr)/r | reach, fall |
+| B_i (Born radius), 1/B_i | radius, inverse |
 | f_GB | f |
 """
 
@@ -20,168 +23,149 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timewarp.forcefield import ForceField
+from timewarp.energy.angles import angles, torsions
+from timewarp.energy.tables import Atoms, Born, Pairs, Solvent, Spheres, Tables
 
-Matrix = Float[Tensor, "batch atoms atoms"]
-
-
-class Tables(NamedTuple):
-    """Pair matrices of one molecule: made once, used for every batch."""
-
-    charge: Tensor  # coulomb q_i q_j, 0 where an exception replaces the pair
-    sigma6: Tensor
-    epsilon: Tensor  # 4 epsilon_ij
-    cutoff: float
-    krf: float
-    crf: float
-    born: BornTables | None
+Rows = Float[Tensor, "pairs batch"]
 
 
-class BornTables(NamedTuple):
-    charge: Tensor  # coulomb q_i q_j, 0 on the diagonal
-    own: Tensor  # or_i
-    other: Tensor  # sr_j
-    off_diagonal: Tensor
-    radius: Tensor
-    self_charge: Tensor
-    offset: float
-    alpha: float
-    beta: float
-    gamma: float
-    solute: float
-    solvent: float
-    kappa: float
-    surface: float
-    cutoff: float
+class Evaluated(NamedTuple):
+    """Of each configuration: U in kJ/mol, and its gradient in kJ/mol/nm (None if not wanted).
+
+    `kept` is what was stored on the way: handing it out keeps the compiler from computing it again.
+    """
+
+    energy: Float[Tensor, " batch"]
+    gradient: Float[Tensor, "3 atoms batch"] | None
+    kept: list[Tensor]
 
 
-def tables(ff: ForceField, coulomb: float) -> Tables:
-    """The pair matrices of a force field."""
-    n = len(ff.charge)
-    allowed = ~torch.eye(n, dtype=torch.bool, device=ff.charge.device)
-    i, j = ff.exception_index.unbind(1)
-    allowed[i, j] = allowed[j, i] = False
-    born = ff.born
-    solvent = None
-    if born is not None:
-        off = 1 - torch.eye(n, dtype=ff.charge.dtype, device=ff.charge.device)
-        solvent = BornTables(
-            charge=born.coulomb * born.charge[:, None] * born.charge * off,
-            own=born.radius[:, None].expand(n, n).contiguous(),
-            other=born.scaled[None, :].expand(n, n).contiguous(),
-            off_diagonal=off,
-            radius=born.radius,
-            self_charge=0.5 * born.coulomb * born.charge.square(),
-            offset=born.offset,
-            alpha=born.alpha,
-            beta=born.beta,
-            gamma=born.gamma,
-            solute=1 / born.solute_dielectric,
-            solvent=1 / born.solvent_dielectric,
-            kappa=born.kappa,
-            surface=born.surface,
-            cutoff=born.cutoff,
-        )
-    d = ff.dielectric
-    return Tables(
-        charge=coulomb * ff.charge[:, None] * ff.charge * allowed,
-        sigma6=((ff.sigma[:, None] + ff.sigma) / 2) ** 6,
-        epsilon=4 * (ff.epsilon[:, None] * ff.epsilon).sqrt() * allowed,
-        cutoff=ff.cutoff,
-        krf=(d - 1) / (2 * d + 1) / ff.cutoff**3 if ff.cutoff else 0.0,
-        crf=3 * d / (2 * d + 1) / ff.cutoff if ff.cutoff else 0.0,
-        born=solvent,
-    )
-
-
-def pairs(x: Float[Tensor, "batch atoms 3"], t: Tables, want_gradient: bool):
-    """Energy in kJ/mol of each configuration, and its gradient (or None) in kJ/mol/nm."""
-    dx, dy, dz = (x[:, :, None, k] - x[:, None, :, k] for k in range(3))
+def evaluate(x: Float[Tensor, "3 atoms batch"], t: Tables, want: bool) -> Evaluated:
+    """The potential at positions in nm, but for maps and impropers; with its gradient if wanted."""
+    i, j = t.ends.unbind(0)
+    dx, dy, dz = (x[c, i] - x[c, j] for c in range(3))
     r2 = dx * dx + dy * dy + dz * dz
-    r2 = r2 + torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    inverse2 = 1 / r2
-    inverse = inverse2.sqrt()
-    energy, pull = _direct(t, r2, inverse, inverse2)
+    r = r2.sqrt()
+    w = 1 / r
+    energy, pull = _direct(Pairs(*t.pairs.unbind(0)), r2, r, w, want)
+    bend, bent = angles(x, t.angle_index, t.angle, want)
+    twist, twisted = torsions(x, t.torsion_index, t.torsion, want)
+    total, kept, chain = energy.sum(0) + bend + twist + t.constant, [], 0.0
     if t.born is not None:
-        solvent, solvent_pull = _solvent(t.born, r2, inverse, want_gradient)
-        energy = energy + solvent
-        if want_gradient:
-            pull = pull + solvent_pull
-    if not want_gradient:
-        return energy, None
-    return energy, torch.stack([(pull * dx).sum(2), (pull * dy).sum(2), (pull * dz).sum(2)], -1)
+        solvent, more, kept, chain = _solvent(t, t.born, r2, r, w, want)
+        total = total + solvent
+        pull = pull + more
+    if not want:
+        return Evaluated(total, None, kept)
+    empty = torch.zeros_like(x[0, :1])
+    rows = torch.stack([torch.cat([*(v[c] for v in (*bent, *twisted)), empty]) for c in range(3)])
+    along = pull[t.shared] + chain
+    sides = [(along * (x[c] - x[c, t.partners])).sum(0) + rows[c, t.slots].sum(0) for c in range(3)]
+    return Evaluated(total, torch.stack(sides), [*kept, pull, rows])
 
 
-def _direct(t: Tables, r2: Matrix, inverse: Matrix, inverse2: Matrix):
-    s6 = t.sigma6 * inverse2 * inverse2 * inverse2
-    lj = t.epsilon * s6
-    if t.cutoff:
-        within = r2 < t.cutoff * t.cutoff
-        charge = t.charge * within
-        lj = lj * within
-        energy = charge * (inverse + t.krf * r2 - t.crf)
-        pull = charge * (2 * t.krf - inverse * inverse2) - lj * (12 * s6 - 6) * inverse2
+def _direct(c: Pairs, r2: Rows, r: Rows, w: Rows, want: bool) -> tuple[Rows, Rows]:
+    """Bonds, Coulomb and Lennard-Jones of each pair; the bond is for all, as an energy of NaN must stay one."""
+    stretch = r - c.length
+    spring = c.stiffness * stretch
+    w2 = w * w
+    w6 = w2 * w2 * w2
+    near = r2 < c.reach2
+    far = torch.zeros_like(r2)
+    repulsion, coulomb = c.repulsion * w6, c.charge * w
+    energy = torch.where(near, coulomb + c.field * r2 - c.shift + w6 * (repulsion - c.attraction), far)
+    energy = energy + 0.5 * spring * stretch
+    if not want:
+        return energy, far
+    pull = torch.where(near, 2 * c.field - w2 * (coulomb + w6 * (12 * repulsion - 6 * c.attraction)), far)
+    return energy, pull + spring * w
+
+
+def _solvent(t: Tables, born: Born, r2: Rows, r: Rows, w: Rows, want: bool):
+    """U of each configuration, the pull between pairs at fixed Born radii, and through the Born radii."""
+    pair, atom, number = Spheres(*born.pairs.unbind(0)), Atoms(*born.atoms.unbind(0)), Solvent(*born.numbers.unbind(0))
+    i, j = t.ends.unbind(0)
+    near = r2 < number.reach2
+    none = torch.zeros_like(r2)
+    at_i, fall_i = _descreening(r, w, pair.own_i, pair.scaled_j, want)
+    at_j, fall_j = _descreening(r, w, pair.own_j, pair.scaled_i, want)
+    if born.neck is not None:
+        (neck_i, slope_i), (neck_j, slope_j) = (_neck(r, w, born.neck[:, side]) for side in (0, 1))
+        at_i, at_j, fall_i, fall_j = at_i + neck_i, at_j + neck_j, fall_i + slope_i, fall_j + slope_j
+    reach = torch.cat([torch.where(near, at_i, none), torch.where(near, at_j, none)])
+    integral = reach[t.ordered].sum(0)
+
+    psi = integral * atom.own
+    if born.rescaled:
+        tanh = torch.tanh(psi * (atom.alpha + psi * (-atom.beta + psi * atom.gamma)))
+        inverse = 1 / atom.own - tanh / atom.rho
     else:
-        energy = t.charge * inverse
-        pull = -energy * inverse2 - lj * (12 * s6 - 6) * inverse2
-    return 0.5 * (energy + lj * (s6 - 1)).sum((1, 2)), pull
-
-
-def _solvent(born: BornTables, r2: Matrix, inverse: Matrix, want_gradient: bool):
-    r = r2 * inverse
-    within = born.off_diagonal * (r2 < born.cutoff * born.cutoff) if born.cutoff else born.off_diagonal
-    upper = r + born.other
-    gap = r - born.other
-    lower = torch.maximum(born.own.expand_as(gap), gap.abs())
-    counted = within * (upper > born.own)
-    il, iu = 1 / lower, 1 / upper
-    reach = r - born.other * born.other * inverse
-    log = torch.log(lower * iu)
-    term = il - iu + 0.25 * reach * (iu * iu - il * il) + 0.5 * log * inverse
-    integral = 0.5 * (term * counted).sum(2)
-
-    rho = born.radius + born.offset
-    psi = integral * born.radius
-    if born.alpha or born.beta or born.gamma:
-        tanh = torch.tanh(psi * (born.alpha + psi * (-born.beta + psi * born.gamma)))
-        radius = 1 / (1 / born.radius - tanh / rho)
-        slope = born.alpha + psi * (-2 * born.beta + psi * 3 * born.gamma)
-        d_radius = radius.square() / rho * (1 - tanh.square()) * slope * born.radius
+        inverse = 1 / atom.own - integral
+    radius = 1 / inverse
+    product = radius[i] * radius[j]
+    decay = torch.exp(-0.25 * r2 * inverse[i] * inverse[j])
+    f2 = r2 + product * decay
+    f = f2.sqrt()
+    v = 1 / f
+    charge = torch.where(near, pair.charge, none)
+    if born.salt:
+        screen, screen0 = (number.solvent * torch.exp(-number.kappa * length) for length in (f, radius))
+        tau, tau0 = number.solute - screen, number.solute - screen0
+        steep = charge * (tau * v * v - number.kappa * screen * (v - number.shift)) * v  # dE/df / f
+        alone = atom.charge * (tau0 * inverse - number.kappa * screen0) * inverse
     else:
-        radius = 1 / (1 / born.radius - integral)
-        d_radius = radius.square()
+        tau = tau0 = number.solute - number.solvent
+        steep = tau * charge * v * v * v
+        alone = atom.charge * tau0 * inverse * inverse
+    nonpolar = atom.nonpolar * inverse**6
+    energy = -(tau * charge * (v - number.shift)).sum(0) + (nonpolar - atom.charge * tau0 * inverse).sum(0)
+    if not want:
+        return energy, none, [reach], 0.0
 
-    product = radius[:, :, None] * radius[:, None, :]
-    decay = torch.exp(-r2 / (4 * product))
-    f = (r2 + product * decay).sqrt()
-    fi = 1 / f
-    charge = born.charge * within
-    shift = 1 / born.cutoff if born.cutoff else 0.0
-    if born.kappa:
-        screen = torch.exp(-born.kappa * f) * born.solvent
-        tau = born.solute - screen
-        screen0 = torch.exp(-born.kappa * radius) * born.solvent
-        tau0 = born.solute - screen0
-        de_df = charge * (tau * fi * fi - born.kappa * screen * (fi - shift))
-        d_self = born.self_charge * (tau0 / radius - born.kappa * screen0) / radius
+    fall = torch.cat([torch.where(near, fall_i, none), torch.where(near, fall_j, none)])
+    half = 0.5 * steep * decay
+    across = 0.25 * half * r2
+    by_radius = (
+        (half[t.shared] * radius[t.partners] + across[t.shared] * inverse).sum(0) + alone - 6 * nonpolar * inverse
+    )
+    if born.rescaled:
+        slope = (1 - tanh * tanh) * (atom.alpha + psi * (-2 * atom.beta + psi * 3 * atom.gamma)) * atom.own / atom.rho
+        by_integral = by_radius * radius * radius * slope
     else:
-        tau = tau0 = torch.full_like(radius[:, :1, None], born.solute - born.solvent)
-        tau0 = tau0[:, :, 0]
-        de_df = tau * charge * fi * fi
-        d_self = born.self_charge * tau0 / radius.square()
-    energy = -0.5 * (tau * charge * (fi - shift)).sum((1, 2)) - (born.self_charge * tau0 / radius).sum(1)
-    nonpolar = born.surface * (rho + 0.14) ** 2 * (rho / radius) ** 6
-    energy = energy + nonpolar.sum(1)
-    if not want_gradient:
-        return energy, None
+        by_integral = by_radius * radius * radius
+    chain = by_integral * fall[t.ordered] + by_integral[t.partners] * fall[t.reverse]
+    return energy, steep * (1 - 0.25 * decay), [reach, fall, half, across, by_integral], chain
 
-    de_df = de_df * fi  # dE/df / f
-    # each unordered pair occurs twice in the sum, once for each member's radius
-    d_b = (0.5 * de_df * decay * (radius[:, None, :] + r2 / (4 * radius[:, :, None]))).sum(2)
-    d_integral = (d_b + d_self - 6 * nonpolar / radius) * d_radius
-    dl = torch.where(gap.abs() > born.own, gap.sign(), torch.zeros_like(gap))
-    d_term = iu * iu - dl * il * il + 0.25 * (1 + (born.other * inverse) ** 2) * (iu * iu - il * il)
-    d_term = d_term + 0.5 * reach * (dl * il * il * il - iu * iu * iu)
-    d_term = d_term + 0.5 * inverse * (dl * il - iu - log * inverse)
-    chain = 0.5 * d_integral[:, :, None] * d_term * counted * inverse
-    return energy, de_df * (1 - 0.25 * decay) + chain + chain.transpose(1, 2)
+
+def _descreening(r: Rows, w: Rows, own, scaled, want: bool):
+    """H of a sphere of radius `own` beside one of radius `scaled`, and its slope over r (None if not wanted)."""
+    upper, gap = r + scaled, r - scaled
+    apart = gap.abs()
+    lower = torch.maximum(apart, own + torch.zeros_like(apart))
+    both = 1 / (lower * upper)
+    il, iu = upper * both, lower * both
+    difference = iu - il
+    squares = difference * (iu + il)
+    ratio = scaled * w
+    log = torch.log(lower * iu) * w
+    none = torch.zeros_like(r)
+    counted = upper > own
+    term = 0.125 * (r - scaled * ratio) * squares - 0.5 * difference + 0.25 * log
+    term = torch.where(counted, term, none)
+    if not want:
+        return term, none
+    moved = torch.where(apart > own, gap.sign(), none) * il  # d(lower)/dr / lower
+    slope = iu * iu - moved * il + 0.25 * (1 + ratio * ratio) * squares
+    slope = slope + 0.5 * (r - scaled * ratio) * (moved * il * il - iu * iu * iu) + 0.5 * w * (moved - iu - log)
+    return term, torch.where(counted, 0.5 * w * slope, none)
+
+
+def _neck(r: Rows, w: Rows, constants):
+    """The neck of a pair on one side, and its slope over r."""
+    depth, position, limit = constants.unbind(0)
+    d = r - position
+    d2 = d * d
+    d4 = d2 * d2
+    inverse = 1 / (1 + 100 * d2 + 0.3e6 * d4 * d2)
+    neck = torch.where(r < limit, depth * inverse, torch.zeros_like(r))
+    return neck, -neck * inverse * d * (200 + 1.8e6 * d4) * w

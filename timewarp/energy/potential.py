@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from timewarp import units
 from timewarp.energy import bonded, cmap
-from timewarp.energy.pairs import pairs, tables
-from timewarp.forcefield import ForceField
+from timewarp.energy.compiled import compiled as fused
+from timewarp.energy.pairs import evaluate
+from timewarp.energy.tables import tables
 from timewarp.state import Molecule, Positions
 
 
@@ -23,8 +21,9 @@ class Potential:
         molecule: whose force field is evaluated.
         temperature: K, for the call's U/kT.
         dtype: precision of the evaluation; float32 is accurate to about 1e-3 kJ/mol.
-        memory: bytes that one pair matrix of a chunk may take.
-        compiled: fuse the pair loops (takes a C++ compiler and half a minute, once for all molecules).
+        memory: bytes that one number a pair of atoms may take for a chunk of configurations.
+        compiled: fuse the loops (takes a compiler and half a minute, once for all molecules and, as it is kept on
+            disk, for all processes). Without a compiler the same is computed a few times slower.
 
     The gradient is analytic: `__call__` is differentiable once. Configurations whose energy is not finite
     get +inf (and a zero gradient), for themselves alone.
@@ -36,22 +35,23 @@ class Potential:
         temperature: float = 310.0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        memory: int = 2**20,
+        memory: int = 2**18,
         compiled: bool = False,
     ):
         self.kT = units.kT(temperature)
         self.temperature = temperature
         self.dtype = dtype
         self.compiled = compiled
-        everything = molecule.forcefield.to(dtype, device)
-        self.tables = tables(everything, units.COULOMB)
-        self.forcefield = _without_zeros(everything)
+        self.device = torch.device(device)
+        self.tables = tables(molecule.forcefield, units.COULOMB, dtype, device)
+        self.forcefield = molecule.forcefield.to(dtype, device)
         self.maps = cmap.coefficients(molecule.forcefield.map_energy.double()).to(device, dtype)
         self.atoms = molecule.atoms
         self.evaluations = 0
         size = torch.finfo(dtype).bits // 8
-        on_gpu = torch.device(device).type == "cuda"
-        self.chunk = max(1, (2**28 if on_gpu else memory) // (size * self.atoms**2))
+        on_gpu = self.device.type == "cuda"
+        rows = max(1, self.tables.ends.shape[1])
+        self.chunk = max(1, (2**28 if on_gpu else memory) // (size * rows))
 
     def __call__(self, positions: Positions) -> Float[Tensor, "*batch"]:
         """U/kT, with gradients through the analytic forces where `positions` requires them."""
@@ -80,23 +80,19 @@ class Potential:
         return energy, slope.reshape(positions.shape)
 
     def _chunk(self, x, want):
+        columns = x.permute(2, 1, 0).contiguous()
+        energy, gradient, _ = (fused if self.compiled else evaluate)(columns, self.tables, want)
+        slope = gradient.permute(2, 1, 0) if want else None
         ff = self.forcefield
-        energy, slope = (_compiled() if self.compiled else pairs)(x, self.tables, want)
-        first = x.transpose(0, 1).contiguous()
-        gradient = torch.zeros_like(first) if want else None
-        energy = energy + bonded.bonds(first, ff, gradient) + bonded.angles(first, ff, gradient)
-        energy = energy + bonded.torsions(first, ff, gradient)
-        if len(ff.improper_index):
-            energy = energy + bonded.impropers(first, ff, gradient)
-        if len(ff.map_index):
-            energy = energy + cmap.maps(first, ff.map_index, ff.map_kind, self.maps, gradient)
-        energy = energy + bonded.exceptions(first, ff, units.COULOMB, gradient)
-        return energy, None if gradient is None else slope + gradient.transpose(0, 1)
-
-
-@functools.cache
-def _compiled():
-    return torch.compile(pairs, dynamic=True)
+        if len(ff.improper_index) or len(ff.map_index):
+            first = x.transpose(0, 1).contiguous()
+            more = torch.zeros_like(first) if want else None
+            if len(ff.improper_index):
+                energy = energy + bonded.impropers(first, ff, more)
+            if len(ff.map_index):
+                energy = energy + cmap.maps(first, ff.map_index, ff.map_kind, self.maps, more)
+            slope = slope + more.transpose(0, 1) if want else None
+        return energy, slope
 
 
 class _Differentiable(torch.autograd.Function):
@@ -112,11 +108,3 @@ class _Differentiable(torch.autograd.Function):
         # 0 * inf would poison a whole batch: a rejected configuration has no gradient
         weight = torch.where(grad.isfinite(), grad, torch.zeros_like(grad))
         return weight[..., None, None] * slope.to(grad.dtype), None
-
-
-def _without_zeros(ff: ForceField) -> ForceField:
-    torsions = ff.torsion_barrier != 0
-    pairs = (ff.exception_charge != 0) | (ff.exception_epsilon != 0)
-    kept = {name: getattr(ff, name)[torsions] for name in ff.__dataclass_fields__ if name.startswith("torsion_")}
-    kept |= {name: getattr(ff, name)[pairs] for name in ff.__dataclass_fields__ if name.startswith("exception_")}
-    return replace(ff, **kept)
