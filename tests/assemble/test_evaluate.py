@@ -31,12 +31,13 @@ def command(*words, **environment):
 def evaluated(tmp_path_factory):
     """GG with two seeds, by a quick reference."""
     out = tmp_path_factory.mktemp("evaluated")
-    small = Recipe(frames=60, seconds=1.0, starts=6, lag=0.2, every=0.1)
+    small = Recipe(frames=60, starts=6, lag=0.2, every=0.1)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"CONFORMERS": 2, "WALKERS": 6, "WARM_UP": 4}.items():
             patch.setattr(building, name, value)
         for name, value in {"WARM_UP": 4, "PILOT": 2}.items():
             patch.setattr(reference, name, value)
+        patch.setattr(reference.Reference, "agree", True)  # after the first time
         patch.setattr(import_module("timewarp.assemble.sample"), "START", 4)
         patch.setattr(import_module("timewarp.assemble.evaluate"), "recipe_of", lambda _: small)
         patch.setenv("TIMEWARP_CACHE", str(out / "cache"))

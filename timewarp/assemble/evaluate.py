@@ -149,6 +149,7 @@ def _at_budget(settings: EvaluateSettings, prepared, flow, progress: Progress, s
         row |= {form.format(name): value for name, value in found.items()}
     row |= {f"floor_{name}": value for name, value in reference.floors.items()}
     row |= {"reference": reference.facts["method"], "reference_agrees": reference.facts.get("agree")}
+    row["reference_frames"] = reference.energy.shape[1]  # fewer than asked for where its time was over
     return row | {"reference_seconds": waited, "transport_seconds": time.monotonic() - began}
 
 

@@ -60,6 +60,8 @@ def figures(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str], budget
     lines += [f"failed: {sequence}: {reason}" for sequence, reason in failed.items()]
     if "e_w2" in shown:
         lines.append(_explained(rows, budget, frames))
+        few = sorted({row["sequence"] for row in rows if row.get("reference_frames", frames) < frames})
+        lines += [f"the reference has fewer frames, its time being over: {', '.join(few)}"] if few else []
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from timewarp.analysis.tica import Tica
 if TYPE_CHECKING:
     from mdtraj import Topology
 
-Sample = tuple[Float[np.ndarray, "frames atoms 3"], Float[np.ndarray, " frames"]]  # nm, U/kT
+Sample = tuple[Float[np.ndarray, "_frames atoms 3"], Float[np.ndarray, " _frames"]]  # nm, U/kT
 
 
 def distances(topology: Topology, tica: Tica, one: Sample, two: Sample) -> dict[str, float]:
