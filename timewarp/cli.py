@@ -17,6 +17,7 @@ import typer
 
 from timewarp.interrupt import Interrupt
 from timewarp.settings import (
+    AdaptSettings,
     Chart,
     DataSettings,
     Device,
@@ -74,6 +75,9 @@ def sample(
     chains: Chains = SampleSettings.chains,
     checkpoint: Checkpoint = SampleSettings.checkpoint,
     width: Annotated[int, typer.Option(metavar="B", help="Proposals made at once for a chain.")] = SampleSettings.width,
+    adapt: Annotated[
+        float | None, typer.Option(metavar="M", help="Minutes of adaptation to the peptide before the first frame.")
+    ] = SampleSettings.adapt,
     temperature: Kelvin = SampleSettings.temperature,
     seed: Seed = 0,
     device: On = Device.AUTO,
@@ -82,9 +86,28 @@ def sample(
     """Sample the Boltzmann distribution of a peptide, exactly."""
     settings = SampleSettings(
         pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds), chains=chains, checkpoint=checkpoint,
-        width=width, temperature=temperature, seed=seed, device=device, resume=resume,
+        width=width, adapt=adapt, temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("sample", settings)
+
+
+@app.command()
+def adapt(
+    pdb: Pdb,
+    out: Out,
+    minutes: Annotated[float, typer.Option(metavar="M", help="Wall-clock minutes to learn.")] = AdaptSettings.minutes,
+    checkpoint: Checkpoint = AdaptSettings.checkpoint,
+    temperature: Kelvin = AdaptSettings.temperature,
+    seed: Seed = 0,
+    device: On = Device.AUTO,
+    resume: Annotated[bool, typer.Option("--resume", help="Adapt the checkpoint in DIR further.")] = False,
+) -> None:
+    """Adapt a checkpoint to one peptide; `sample --checkpoint DIR/adapted.json` uses it."""
+    settings = AdaptSettings(
+        pdb=pdb, out=out, minutes=minutes, checkpoint=checkpoint, temperature=temperature, seed=seed, device=device,
+        resume=resume,
+    )  # fmt: skip
+    _watch("adapt", settings)
 
 
 @app.command()

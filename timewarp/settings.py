@@ -95,10 +95,28 @@ class SampleSettings(ChainSettings):
     chains: int = 10
     checkpoint: str = "2aa"
     width: int = 100  # proposals at once
+    adapt: float | None = None  # minutes of adaptation before the first frame; None for none
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.width >= 1, "--width", "1 or more", self.width)
+        _require(self.adapt is None or 0 < self.adapt < math.inf, "--adapt", "more than 0 minutes", self.adapt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptSettings(RunSettings):
+    """`timewarp adapt`: a checkpoint that has learned one peptide; `out` gets adapted.json and .safetensors."""
+
+    pdb: Path
+    minutes: float = 5.0  # wall clock, the preparation not counted
+    checkpoint: str = "2aa"
+    temperature: float = 310.0  # K
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 < self.minutes < math.inf, "--minutes", "more than 0", self.minutes)
+        _require(0 < self.temperature < math.inf, "--temperature", "a positive number of kelvin", self.temperature)
+        _require(self.device is not Device.CUDA, "--device", "cpu or auto for timewarp adapt", self.device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,11 @@
 Each takes settings, a progress callback and a stop callback, and returns what the command reports.
 """
 
+from timewarp.assemble.adapt import adapt
 from timewarp.assemble.data import data
 from timewarp.assemble.evaluate import evaluate
 from timewarp.assemble.md import md
 from timewarp.assemble.sample import explore, sample
 from timewarp.assemble.train import train
 
-__all__ = ["data", "evaluate", "explore", "md", "sample", "train"]
+__all__ = ["adapt", "data", "evaluate", "explore", "md", "sample", "train"]

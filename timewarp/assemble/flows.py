@@ -11,6 +11,8 @@ from timewarp.flow.tokens import Tokens
 from timewarp.kernel import Proposal
 from timewarp.training.checkpoint import Checkpoint, CheckpointError
 
+CHART = "chart."  # what the names of tensors that are not weights begin with: the chart of an adapted flow
+
 
 def load_flow(checkpoint: Checkpoint) -> Internal | Cartesian:
     """The flow of a checkpoint, with its weights, ready to be evaluated.
@@ -25,7 +27,7 @@ def load_flow(checkpoint: Checkpoint) -> Internal | Cartesian:
     flow, config = made[kind]
     try:
         model = flow(config(**checkpoint.card["config"]))
-        model.load_state_dict(dict(checkpoint.tensors))
+        model.load_state_dict({k: v for k, v in checkpoint.tensors.items() if not k.startswith(CHART)})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())[:200]
         raise CheckpointError(f"expected the config and weights of an {kind} flow, found others: {said}") from error

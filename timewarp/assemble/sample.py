@@ -11,6 +11,7 @@ from torch import Tensor
 
 from timewarp import units
 from timewarp.assemble import reporting
+from timewarp.assemble.adapt import NAME, adapted_to, chart_of
 from timewarp.assemble.energy import energy_of
 from timewarp.assemble.flows import bound, load_flow
 from timewarp.assemble.peptide import Peptide, warm
@@ -78,11 +79,24 @@ def _chains(settings: SampleSettings | ExploreSettings, progress: Progress, stop
         saved = directory.saved
         progress(0.0, "checking the energy against OpenMM")
         energy, molecule, notices = energy_of(prepared, settings.temperature, device=device)
-        whitening = None
+        whitening = chart_of(checkpoint, prepared, molecule, settings.temperature)
         if saved:
             whitening = {k.removeprefix("chart."): v for k, v in saved.tensors.items() if k.startswith("chart.")}
         progress(0.0, "preparing the chart")
         peptide = Peptide.of(molecule, settings.temperature, potential=energy, whitening=whitening, seed=settings.seed)
+        minutes = settings.adapt if isinstance(settings, SampleSettings) else None
+        starts, frozen = None, directory.path / NAME
+        if not saved:
+            reporting.begin(directory, prepared, settings.chains)
+        if minutes and not saved:
+            known_as = str(settings.checkpoint)
+            adapted, learned = adapted_to(
+                peptide, prepared, checkpoint, known_as, minutes, settings.seed, progress, stop
+            )
+            learned.save(frozen)
+            starts = adapted.thermal.positions
+        if minutes:
+            checkpoint = Checkpoint.load(frozen)  # what samples is what the file holds
         proposal = bound(load_flow(checkpoint), peptide)
         kernel, names = _kernel(settings, peptide, proposal)
         rng = torch.Generator().manual_seed(settings.seed)
@@ -91,8 +105,7 @@ def _chains(settings: SampleSettings | ExploreSettings, progress: Progress, stop
             state = kernel.restore({k.removeprefix("kernel."): v for k, v in saved.tensors.items() if "kernel." in k})
             tally = Tally(**saved.meta["tally"])
         else:
-            reporting.begin(directory, prepared, settings.chains)
-            state, tally = kernel.init(_start(settings, peptide, proposal, prepared, rng)), Tally()
+            state, tally = kernel.init(_start(settings, peptide, proposal, prepared, rng, starts)), Tally()
         pose = torch.as_tensor(prepared.positions, dtype=torch.float32)
         loop = _Loop(settings, directory, kernel, names, peptide, pose, progress, stop, began, tally.seconds)
         loop.run(state, tally, rng)
@@ -104,7 +117,13 @@ def _chains(settings: SampleSettings | ExploreSettings, progress: Progress, stop
             checkpoint=str(settings.checkpoint),
             tally=tally,
             notices=[*prepared.notices, *notices],
+            **(_adaptation(checkpoint) if minutes else {}),
         )
+
+
+def _adaptation(checkpoint: Checkpoint) -> dict[str, Any]:
+    facts = checkpoint.card["adaptation"]
+    return {"adapted_minutes": facts["minutes"], "adaptation": facts}
 
 
 def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Any, tuple[str, ...]]:
@@ -125,14 +144,20 @@ def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Any, tuple[
     return Mixture((flow, peptide.walk(), local), (0.9, 0.07, 0.03)), (FLOW, TORSIONS, LOCAL)
 
 
-def _start(settings, peptide: Peptide, proposal: Proposal, prepared, rng: torch.Generator) -> State:
+def _start(
+    settings, peptide: Peptide, proposal: Proposal, prepared, rng: torch.Generator, starts: Tensor | None = None
+) -> State:
     """Where the chains start: exact chains from different states, explorations from the prepared structure.
 
-    A short torsion walk spreads the chains; where the bonds do not turn, all start from the structure.
+    A short torsion walk spreads the chains where there are no thermal `starts` to choose from; where the bonds do
+    not turn, all start from the structure.
     """
     structure = torch.as_tensor(prepared.positions, dtype=torch.float32).expand(settings.chains, -1, -1)
     if isinstance(settings, ExploreSettings) or not peptide.chart.torsions:
         return State.at(structure.clone(), proposal.channels, rng)
+    if starts is not None:
+        pick = torch.randint(len(starts), (settings.chains,), generator=rng)
+        return State.at(posed(starts[pick], structure, peptide.frame), proposal.channels, rng)
     walk = peptide.walk()
     state = warm(walk, walk.begin(settings.chains, rng), START, rng)
     return State.at(posed(state.positions, structure, peptide.frame), proposal.channels, rng)
