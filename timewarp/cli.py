@@ -75,6 +75,9 @@ def sample(
     chains: Chains = SampleSettings.chains,
     checkpoint: Checkpoint = SampleSettings.checkpoint,
     width: Annotated[int, typer.Option(metavar="B", help="Proposals made at once for a chain.")] = SampleSettings.width,
+    anneal: Annotated[
+        int, typer.Option(metavar="K", help="Steps by which a proposal relaxes before it is tested; 0 for none.")
+    ] = SampleSettings.anneal,
     adapt: Annotated[
         float | None, typer.Option(metavar="M", help="Minutes of adaptation to the peptide before the first frame.")
     ] = SampleSettings.adapt,
@@ -86,7 +89,7 @@ def sample(
     """Sample the Boltzmann distribution of a peptide, exactly."""
     settings = SampleSettings(
         pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds), chains=chains, checkpoint=checkpoint,
-        width=width, adapt=adapt, temperature=temperature, seed=seed, device=device, resume=resume,
+        width=width, adapt=adapt, anneal=anneal, temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("sample", settings)
 

@@ -95,11 +95,13 @@ class SampleSettings(ChainSettings):
     chains: int = 10
     checkpoint: str = "2aa"
     width: int = 100  # proposals at once
+    anneal: int = 2  # steps by which a proposal relaxes before it is tested, where the flow can; 0 for none
     adapt: float | None = None  # minutes of adaptation before the first frame; None for none
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.width >= 1, "--width", "1 or more", self.width)
+        _require(self.anneal >= 0, "--anneal", "0 or more", self.anneal)
         _require(self.adapt is None or 0 < self.adapt < math.inf, "--adapt", "more than 0 minutes", self.adapt)
 
 

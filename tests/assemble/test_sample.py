@@ -77,6 +77,15 @@ def test_a_resumed_run_equals_one_left_alone(run, tmp_path):
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
 
 
+def test_annealing_can_be_left_out(run, tmp_path):
+    _, report = run
+    plain = assemble.sample(settings(tmp_path / "AA", 40, anneal=0), silent, never)
+    assert plain["exact"]
+    assert plain["by_kernel"]["flow"][0] == report["by_kernel"]["flow"][0]
+    # every gradient of a path counts
+    assert report["energy_evaluations"] > 2 * plain["energy_evaluations"]
+
+
 def test_acceptance_of_the_shipped_checkpoint_is_not_an_accident(run):
     _, report = run
     tested, accepted = report["by_kernel"]["flow"]

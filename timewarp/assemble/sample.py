@@ -15,9 +15,11 @@ from timewarp.assemble.adapt import NAME, adapted_to, chart_of
 from timewarp.assemble.energy import energy_of
 from timewarp.assemble.flows import bound, load_flow
 from timewarp.assemble.peptide import Peptide, warm
+from timewarp.flow.factored import FactoredInternal
+from timewarp.flow.internal import InternalProposal
 from timewarp.flow.pose import posed
 from timewarp.kernel import Kernel, Proposal, run
-from timewarp.mcmc import Explore, Hamiltonian, Independence, Metropolis, Mixture
+from timewarp.mcmc import Annealed, Explore, Hamiltonian, Independence, Metropolis, Mixture
 from timewarp.output import RunDirectory
 from timewarp.resources import checkpoint_path
 from timewarp.settings import ExploreSettings, Progress, Report, SampleSettings, Stop
@@ -132,8 +134,10 @@ def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Any, tuple[
     if isinstance(settings, ExploreSettings):
         rise = settings.rise / units.kT(settings.temperature)
         return Explore(energy, proposal, rise, peptide.same_hand), (FLOW,)
-    if proposal.memoryless:
-        flow: Kernel = Independence(energy, proposal, settings.width)
+    if settings.anneal and isinstance(proposal, InternalProposal) and not proposal.channels:
+        flow: Kernel = Annealed(energy, FactoredInternal(proposal), settings.anneal, settings.width)
+    elif proposal.memoryless:
+        flow = Independence(energy, proposal, settings.width)
     else:
         # frames of side-by-side chains share one clock, so that each step has to test one proposal a chain
         flow = Metropolis(energy, proposal, 1)
