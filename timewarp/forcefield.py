@@ -135,7 +135,8 @@ def _tensors(tables) -> dict[str, Tensor]:
 
 def _flat(tables) -> dict[str, Tensor]:
     values = {f.name: getattr(tables, f.name) for f in fields(tables) if f.name != "born"}
-    return {name: torch.as_tensor(value) for name, value in values.items() if value is not None}
+    exact = {name: torch.tensor(v, dtype=torch.float64) if isinstance(v, float) else v for name, v in values.items()}
+    return {name: torch.as_tensor(value) for name, value in exact.items() if value is not None}
 
 
 def _read(kind, flat, prefix):

@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 from functools import cache
 
+import openmm
 import pytest
 import torch
 from openmm import app
@@ -14,7 +15,7 @@ from timewarp.md.energy import OpenMMEnergy
 from timewarp.md.system import prepare_sequence
 
 built = cache(prepare_sequence)
-AMBER = "amber14-all.xml"
+AMBER, FF19SB = "amber14-all.xml", "amber19/protein.ff19SB.xml"
 SETTINGS = ("solute_dielectric", "solvent_dielectric", "surface", "offset", "alpha", "beta", "gamma", "kappa", "cutoff")
 
 
@@ -34,7 +35,7 @@ def test_the_batched_potential_is_taken_where_it_agrees(sequence):
 
 
 def wrong(molecule, name):
-    """The molecule with one entry of one table wrong by 2 %, or by 0.02 rad where it is an angle."""
+    """The molecule with one entry of one table wrong by 2 %, by 0.02 rad where it is an angle, by 1 where it counts."""
     tables = molecule.forcefield
     born = tables.born
     if name in SETTINGS:
@@ -45,7 +46,8 @@ def wrong(molecule, name):
     # an entry that matters: a phase without a barrier, or a size without a depth, is no error
     weight = {"torsion_phase": tables.torsion_barrier, "exception_sigma": tables.exception_epsilon}
     worst = int(weight.get(name, (values - values.mean()).abs()).argmax())
-    values[worst] += 0.02 if "phase" in name or name == "angle_value" else 0.02 * values[worst]
+    small = 0.02 if "phase" in name or name == "angle_value" else 0.02 * values[worst]
+    values[worst] += 1 if "periodicity" in name else small
     if own != name:
         return replace(molecule, forcefield=replace(tables, born=replace(born, **{own: values})))
     return replace(molecule, forcefield=replace(tables, **{name: values}))
@@ -54,7 +56,11 @@ def wrong(molecule, name):
 def tables_of(molecule):
     tables = molecule.forcefield
     names = [f.name for f in fields(tables) if isinstance(getattr(tables, f.name), torch.Tensor)]
-    return [n for n in names if not n.endswith("index")] + ["born_radius", "born_scaled", "born_charge"]
+    return [n for n in names if not n.endswith("index") and getattr(tables, n).numel()] + [
+        "born_radius",
+        "born_scaled",
+        "born_charge",
+    ]
 
 
 TABLES = [
@@ -95,16 +101,26 @@ def test_a_swapped_atom_is_refused(monkeypatch, index, size):
         energy_of(built("ACE-HIP-NME"), 300.0)
 
 
+def pulled(prepared):
+    """With a force that pulls each atom to the origin."""
+    system = openmm.XmlSerializer.clone(prepared.system)
+    force = openmm.CustomExternalForce("x^2+y^2+z^2")
+    for atom in range(system.getNumParticles()):
+        force.addParticle(atom)
+    system.addForce(force)
+    return replace(prepared, system=system)
+
+
 UNKNOWN = {
-    "gbn2": ((AMBER, "implicit/gbn2.xml"), "CustomGBForce"),
-    "CMAP": (("amber19/protein.ff19SB.xml",), "CMAPTorsionForce"),
+    "LCPO": (lambda: with_system("AS", AMBER, "implicit/obc1.xml", sasaMethod="LCPO"), "LCPO"),
+    "pull": (lambda: pulled(built("AS")), "CustomExternalForce"),
 }
 
 
 @pytest.mark.parametrize("kind", UNKNOWN)
 def test_a_force_that_is_not_known_is_left_to_openmm_and_named(kind):
-    files, named = UNKNOWN[kind]
-    prepared = with_system("AS", *files)
+    make, named = UNKNOWN[kind]
+    prepared = make()
     energy, molecule, (notice,) = energy_of(prepared, 300.0)
     assert isinstance(energy, OpenMMEnergy)
     assert named in notice
@@ -113,7 +129,14 @@ def test_a_force_that_is_not_known_is_left_to_openmm_and_named(kind):
     # what is known is in the tables, which charts and tokens need
     assert len(molecule.forcefield.bond_index) == len(molecule.bonds)
     assert (molecule.forcefield.charge != 0).all()
-    assert molecule.forcefield.born is None
+    assert molecule.forcefield.born is not None
+
+
+@pytest.mark.parametrize("files", [(FF19SB, "implicit/gbn2.xml"), (AMBER, "implicit/gbn.xml")])
+def test_other_force_fields_are_batched_too(files):
+    energy, _, notices = energy_of(with_system("ACE-CYS-NME", *files), 300.0)
+    assert isinstance(energy, Potential)
+    assert notices == ()
 
 
 def test_constraints_are_refused():

@@ -53,7 +53,7 @@ def export(topology: app.Topology, system: openmm.System, positions: np.ndarray)
     return Molecule(
         elements=torch.tensor([a.element.atomic_number if a.element else 0 for a in topology.atoms()]),
         masses=torch.tensor([system.getParticleMass(i)._value for i in range(atoms)]).double(),
-        bonds=torch.tensor(bonds).reshape(-1, 2),
+        bonds=torch.tensor(bonds, dtype=torch.long).reshape(-1, 2),
         reference=torch.as_tensor(np.asarray(positions), dtype=torch.float64),
         forcefield=ForceField(**_tables(system.getForces(), atoms)),
     )

@@ -131,18 +131,15 @@ def pairs_of_their_own(force: openmm.CustomBondForce, tables: dict) -> dict:
 
 
 def _joined(tables, more):
-    """One row for each pair where one of the two has no depth; else both rows."""
-    names = [name for name in _EXCEPTION if name != "exception_index"]
+    """One row for each pair: two energies A/r^12 - B/r^6 are again one."""
     place = {tuple(sorted(pair)): n for n, pair in enumerate(tables["exception_index"].tolist())}
-    old = {name: tables[name].clone() for name in _EXCEPTION}
-    left = []
-    for n, pair in enumerate(more["exception_index"].tolist()):
-        at = place[tuple(sorted(pair))]
-        if old["exception_epsilon"][at]:
-            left.append(n)
-            continue
-        old["exception_sigma"][at], old["exception_epsilon"][at] = (more[name][n] for name in names[1:])
-    return {name: torch.cat([old[name], more[name][left]]) for name in _EXCEPTION}
+    rows_of = torch.tensor([place[tuple(sorted(pair))] for pair in more["exception_index"].tolist()], dtype=torch.long)
+    a, b = (4 * tables["exception_epsilon"] * tables["exception_sigma"] ** power for power in (12, 6))
+    a.index_add_(0, rows_of, 4 * more["exception_epsilon"] * more["exception_sigma"] ** 12)
+    b.index_add_(0, rows_of, 4 * more["exception_epsilon"] * more["exception_sigma"] ** 6)
+    empty = b == 0
+    six = torch.where(empty, 1.0, a / torch.where(empty, 1.0, b))
+    return {"exception_sigma": six ** (1 / 6), "exception_epsilon": torch.where(empty, 0.0, b / (4 * six))}
 
 
 def _pairs(index):
