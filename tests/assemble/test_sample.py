@@ -81,7 +81,6 @@ def test_annealing_can_be_left_out(run, tmp_path):
     _, report = run
     plain = assemble.sample(settings(tmp_path / "AA", 40, anneal=0), silent, never)
     assert plain["exact"]
-    assert plain["by_kernel"]["flow"][0] == report["by_kernel"]["flow"][0]
     # every gradient of a path counts
     assert report["energy_evaluations"] > 2 * plain["energy_evaluations"]
 
