@@ -32,10 +32,7 @@ def forty() -> list[str]:
 
 
 def caps_joined(topology: app.Topology) -> app.Topology:
-    """The same atoms, with each cap in the residue that it sits on, where the templates of CHARMM36 have it.
-
-    An amide at a free amino acid has no template there.
-    """
+    """The same atoms, with each cap in the residue that it sits on, where the templates of CHARMM36 have it."""
     joined, at = app.Topology(), {}
     chain = joined.addChain()
     residues = list(topology.residues())

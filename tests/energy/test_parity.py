@@ -71,11 +71,14 @@ FIELDS = {
 def systems(prepared):
     """The peptide's System under each of `FIELDS`, without a cutoff (the first: that of the preset)."""
     found = {"amber14, obc1": prepared.system}
-    joined = caps_joined(prepared.topology)
     for name, files in FIELDS.items():
-        if name not in ("amber14, obc1", "CHARMM36, vacuum"):
-            topology = joined if CHARMM in files else prepared.topology
-            found[name] = app.ForceField(*files).createSystem(topology, removeCMMotion=False)
+        if name not in ("amber14, obc1", "CHARMM36, obc2", "CHARMM36, vacuum"):
+            found[name] = app.ForceField(*files).createSystem(prepared.topology, removeCMMotion=False)
+    joined = caps_joined(prepared.topology)
+    names = [residue.name for residue in prepared.topology.residues()]
+    if joined.getNumResidues() == 1 and names[0] != "ACE":
+        return found  # CHARMM36 has no template of an amino acid that is free before its cap
+    found["CHARMM36, obc2"] = app.ForceField(*FIELDS["CHARMM36, obc2"]).createSystem(joined, removeCMMotion=False)
     return found | {"CHARMM36, vacuum": bare(found["CHARMM36, obc2"])}
 
 
