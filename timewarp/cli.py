@@ -18,15 +18,19 @@ import typer
 from timewarp.interrupt import Interrupt
 from timewarp.settings import (
     AdaptSettings,
+    BenchSettings,
     Chart,
+    CompareSettings,
     DataSettings,
     Device,
     EvaluateSettings,
     ExploreSettings,
     MDSettings,
     Protocol,
+    RaceSettings,
     RunSettings,
     SampleSettings,
+    SettingsError,
     TrainSettings,
     Work,
 )
@@ -191,26 +195,43 @@ def md(
 @app.command()
 def data(
     sequences: Annotated[
-        list[str],
-        typer.Argument(metavar="SEQUENCE...", help="Sequences, files with one a line, or the word all-dipeptides."),
-    ],
-    out: Out,
+        list[str] | None,
+        typer.Argument(
+            metavar="SEQUENCE...",
+            help="Sequences, files with one a line, all-dipeptides, or random-3-8x200 for 200 of 3 to 8 residues.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Directory for the results; a new one, or see --resume.")
+    ] = None,
     exclude: Annotated[
         list[Path], typer.Option(metavar="FILE", help="A list of sequences that are never made; may be repeated.")
     ] = DataSettings.exclude,  # type: ignore[assignment]
     walkers: Annotated[int, typer.Option(help="Chains of each peptide, side by side.")] = DataSettings.walkers,
     frames: Annotated[int, typer.Option(help="Frames kept of each chain.")] = DataSettings.frames,
     warm_up: Annotated[int, typer.Option(help="Moves of a chain before its first frame.")] = DataSettings.warm_up,
+    tempering: Annotated[
+        bool, typer.Option(help="Each chain is the coldest of a ladder, in place of a hot start.")
+    ] = DataSettings.tempering,
     temperature: Kelvin = DataSettings.temperature,
+    export: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the molecules alone, for a machine without OpenMM.")
+    ] = None,
+    from_export: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Take the molecules from such a directory.")
+    ] = None,
     seconds: Limit = None,
     seed: Seed = 0,
     device: On = Device.AUTO,
     resume: Resume = False,
 ) -> None:
     """Make training data for many peptides."""
+    if (out is None) == (export is None):
+        raise SettingsError("expected a directory for the results, --out DIR or --export DIR, got " + _both(out))
     settings = DataSettings(
-        sequences=tuple(sequences), exclude=tuple(exclude), out=out, walkers=walkers, frames=frames, warm_up=warm_up,
-        temperature=temperature, seconds=seconds, seed=seed, device=device, resume=resume,
+        sequences=tuple(sequences or ()), exclude=tuple(exclude), out=out or export,  # type: ignore[arg-type]
+        walkers=walkers, frames=frames, warm_up=warm_up, tempering=tempering, temperature=temperature,
+        export=export is not None, from_export=from_export, seconds=seconds, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("data", settings)
 
@@ -254,6 +275,62 @@ def train(
 
 
 @app.command()
+def bench(
+    out: Out,
+    sequences: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PDB]...",
+            help="Files or sequences; the bench.json files of --compare; of 23, 43, 85, 150 atoms if absent.",
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Such as md-tuned or sample; may be repeated.")
+    ] = None,
+    checkpoint: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Of the package, or a path to a .json; may be repeated.")
+    ] = RaceSettings.checkpoints,  # type: ignore[assignment]
+    chains: Chains = RaceSettings.chains,
+    reference_frames: Annotated[
+        int, typer.Option(metavar="N", help="Frames of each half of the reference; few are quick, and coarse.")
+    ] = RaceSettings.reference_frames,
+    temperature: Kelvin = RaceSettings.temperature,
+    compare: Annotated[bool, typer.Option("--compare", help="Show several bench.json on one page.")] = False,
+    energy: Annotated[bool, typer.Option("--energy", help="The batched energy against OpenMM in a loop.")] = False,
+    batch: Annotated[int, typer.Option(help="Configurations a call of --energy.")] = BenchSettings.batch,
+    threads: Annotated[int | None, typer.Option(help="Cores of each side; all if absent.")] = None,
+    rounds: Annotated[int, typer.Option(help="Turns of each side of --energy.")] = BenchSettings.rounds,
+    slice: Annotated[float, typer.Option(metavar="S", help="Seconds a turn of --energy.")] = BenchSettings.slice,
+    seconds: Annotated[
+        float | None, typer.Option(metavar="S", help="Of each method, 60 if absent; with --energy the limit of all.")
+    ] = None,
+    seed: Seed = 0,
+    device: On = Device.AUTO,
+    resume: Resume = False,
+) -> None:
+    """Measure effective samples a second here: OpenMM MD, tempering and timewarp; or, with --energy, the energy."""
+    named = tuple(sequences or ())
+    if energy and compare:
+        raise SettingsError("timewarp bench: expected one of --energy and --compare, got both")
+    if compare:
+        _watch("compare", CompareSettings(out=out, files=tuple(Path(name) for name in named)))
+    elif energy:
+        chosen = {"sequences": named} if named else {}
+        settings = BenchSettings(
+            out=out, energy=energy, batch=batch, threads=threads, rounds=rounds, slice=slice, seconds=seconds,
+            seed=seed, device=device, resume=resume, **chosen,
+        )  # fmt: skip
+        _watch("bench", settings)
+    else:
+        race = RaceSettings(
+            out=out, peptides=named, methods=tuple(method or ()), checkpoints=tuple(checkpoint), chains=chains,
+            cores=threads, reference_frames=reference_frames, temperature=temperature, seed=seed, device=device,
+            resume=resume, seconds=RaceSettings.seconds if seconds is None else seconds,
+        )  # fmt: skip
+        _watch("race", race)
+
+
+@app.command()
 def info() -> None:
     """Say which versions, platforms, checkpoints and example peptides there are."""
     from timewarp.inventory import inventory
@@ -284,6 +361,10 @@ def execute(arguments: list[str]) -> int:
         status, line = describe(error)
         _say(f"timewarp: {line}")
         return status
+
+
+def _both(out: Path | None) -> str:
+    return "neither" if out is None else "both"
 
 
 def _limit(steps: int | None, seconds: float | None) -> float | None:

@@ -95,14 +95,14 @@ class SampleSettings(ChainSettings):
     chains: int = 10
     checkpoint: str = "2aa"
     width: int = 100  # proposals at once
-    anneal: int = 2  # steps by which a proposal relaxes before it is tested, where the flow can; 0 for none
     adapt: float | None = None  # minutes of adaptation before the first frame; None for none
+    anneal: int = 2  # steps by which a proposal relaxes before it is tested, where the flow can; 0 for none
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.width >= 1, "--width", "1 or more", self.width)
-        _require(self.anneal >= 0, "--anneal", "0 or more", self.anneal)
         _require(self.adapt is None or 0 < self.adapt < math.inf, "--adapt", "more than 0 minutes", self.adapt)
+        _require(self.anneal >= 0, "--anneal", "0 or more", self.anneal)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,18 +177,31 @@ class MDSettings(ChainSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(RunSettings):
-    """`timewarp data`: training sets of many peptides, frames of `walkers` chains after `warm_up` moves of each."""
+    """`timewarp data`: training sets of many peptides, frames of `walkers` chains after `warm_up` moves of each.
 
-    sequences: tuple[str, ...]  # each a sequence, a file with one a line, or the word all-dipeptides
+    With `export`, `out` gets the molecules alone; with `from_export` they are taken from such a directory.
+    """
+
+    # each a sequence, a file with one a line, all-dipeptides, or a word such as random-3-8x200
+    sequences: tuple[str, ...] = ()
     exclude: tuple[Path, ...] = ()  # files of sequences that are never made
     walkers: int = 256
     frames: int = 8  # kept of each walker
     warm_up: int = 160  # torsion moves of each walker before the first frame, half of them hot
     temperature: float = 310.0  # K
+    tempering: bool = False  # each walker is the coldest rung of a ladder, in place of a hot start
+    export: bool = False
+    from_export: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.sequences, "SEQUENCE...", "at least one", "none")
+        if self.from_export is None:
+            _require(self.sequences, "SEQUENCE...", "at least one", "none")
+        else:
+            _require(not self.export, "--export", "one of --export and --from-export", "both")
+            _require(
+                not self.exclude, "--exclude", "it together with --export, which leaves these out", "--from-export"
+            )
         _require(self.walkers >= 1, "--walkers", "1 or more", self.walkers)
         _require(self.frames >= 1, "--frames", "1 or more", self.frames)
         _require(self.warm_up >= 0, "--warm-up", "0 or more", self.warm_up)
@@ -228,6 +241,62 @@ class TrainSettings(RunSettings):
         _require(0 <= self.acceptance < math.inf, "--acceptance", "0 or more", self.acceptance)
         _require(0 <= self.entropy < math.inf, "--entropy", "0 or more", self.entropy)
         _require(self.own_from >= 0, "--own-from", "0 or more", self.own_from)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings(RunSettings):
+    """`timewarp bench --energy`: the batched potential against OpenMM, on peptides built from their sequences."""
+
+    sequences: tuple[str, ...] = ("AA", "AAAA", "KLLK", "KLLFFAEK")  # 23, 43, 85 and 150 atoms
+    energy: bool = False
+    batch: int = 1024  # configurations a call
+    threads: int | None = None  # of both sides; None for all cores
+    rounds: int = 5  # turns of each side
+    slice: float = 0.3  # s, a turn at least
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.energy, "timewarp bench", "what to measure, --energy", "nothing")
+        _require(self.sequences, "SEQUENCE...", "at least one", "none")
+        _require(self.batch >= 1, "--batch", "1 or more", self.batch)
+        _require(self.threads is None or self.threads >= 1, "--threads", "1 or more", self.threads)
+        _require(self.rounds >= 1, "--rounds", "1 or more", self.rounds)
+        _require(0 < self.slice < math.inf, "--slice", "a positive number of seconds", self.slice)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaceSettings(RunSettings):
+    """`timewarp bench`: effective samples a second of every method on peptides, `seconds` of each, set-up and all."""
+
+    peptides: tuple[str, ...]  # files, or sequences
+    seconds: float | None = 60.0
+    methods: tuple[str, ...] = ()  # none for all
+    checkpoints: tuple[str, ...] = ("2aa",)
+    chains: int = 10  # of `timewarp sample`, in each process
+    cores: int | None = None  # None for all
+    reference_frames: int = 10_000  # of each half of the reference; few are quick, and coarse
+    temperature: float = 310.0  # K
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.peptides, "timewarp bench", "peptides, or --energy, or --compare with files", "nothing")
+        _require(self.seconds is not None, "--seconds", "a number", self.seconds)
+        _require(self.checkpoints, "--checkpoint", "at least one", "none")
+        _require(self.chains >= 1, "--chains", "1 or more", self.chains)
+        _require(self.cores is None or self.cores >= 1, "--threads", "1 or more", self.cores)
+        _require(self.reference_frames >= 50, "--reference-frames", "50 or more", self.reference_frames)
+        _require(0 < self.temperature < math.inf, "--temperature", "a positive number of kelvin", self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings(RunSettings):
+    """`timewarp bench --compare`: a page that shows several `bench.json` side by side."""
+
+    files: tuple[Path, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.files, "--compare", "one bench.json or more", "none")
 
 
 def _require(holds: object, what: str, expected: str, got: object) -> None:

@@ -139,23 +139,31 @@ def test_one_frame_a_walker_is_enough(tmp_path):
 RUN = """
     import sys, time
     from pathlib import Path
+    from timewarp import atomic
     from timewarp.assemble import generate as module, peptide
     from timewarp.assemble.generate import Recipe, generate
     from timewarp.md.export import export
     from timewarp.md.system import prepare_sequence
 
     peptide.CONFORMERS, peptide.WALKERS, peptide.WARM_UP = 2, 6, 4
-    write = module.save_file
+    out, moment = Path(sys.argv[1]), sys.argv[2]
 
-    def slowly(tensors, path, metadata):
-        write(tensors, path, metadata=metadata)
-        if "AG" in str(path):  # half written, for as long as it takes to be killed
-            data = Path(path).read_bytes()
-            Path(path).write_bytes(data[: len(data) // 2])
-            print("writing", flush=True)
-            time.sleep(60)
+    def wait(*_):
+        print("writing", flush=True)
+        time.sleep(60)  # for as long as it takes to be killed
 
-    module.save_file = slowly
+    def slowly(path, content):
+        if "AG" not in path.name:
+            return atomic.write_atomically(path, content)
+        if moment == "half written":
+            path.with_name(f".{path.name}.tmp").write_bytes(content[: len(content) // 2])
+            wait()
+        if moment == "not yet in place":
+            Path.replace = wait
+        atomic.write_atomically(path, content)
+        wait()
+
+    module.write_atomically = slowly
 
     def load(name):
         prepared = prepare_sequence(name)
@@ -163,13 +171,14 @@ RUN = """
 
     recipe = Recipe(walkers=6, warm_up=6, frames=2, every=0.5, temperature=320.0)
     names = [(name, lambda name=name: load(name)) for name in ("GG", "AG")]
-    generate(names, Path(sys.argv[1]), recipe, 0, lambda line: None, compiled=False)
+    generate(names, out, recipe, 0, lambda line: None, compiled=False)
 """
 
 
-def test_a_killed_run_goes_on_to_the_same_frames(shards, tmp_path):
+@pytest.mark.parametrize("moment", ["half written", "not yet in place", "in place"])
+def test_a_killed_run_goes_on_to_the_same_frames(shards, tmp_path, moment):
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(RUN), str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(RUN), str(tmp_path), moment], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout.readline() == "writing\n"
@@ -177,15 +186,43 @@ def test_a_killed_run_goes_on_to_the_same_frames(shards, tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
-    assert [p.name for p in tmp_path.glob("*.safetensors")] == ["GG.safetensors"]  # nothing half written is read
-    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"]
+    whole = moment == "in place"
+    # nothing half written is read
+    assert len([p.name for p in tmp_path.glob("*.safetensors")]) == 1 + whole
+    assert len([p for p in tmp_path.iterdir() if p.suffix == ".tmp"]) == (not whole)
     before = (tmp_path / "GG.safetensors").stat().st_mtime_ns
     made, _ = make(tmp_path)
-    assert made == 12
+    assert made == (0 if whole else 12)
     assert (tmp_path / "GG.safetensors").stat().st_mtime_ns == before
     for name in NAMES:
         assert same(tmp_path / f"{name}.safetensors", shards / f"{name}.safetensors")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["AG.safetensors", "GG.safetensors"]
+
+
+def test_half_of_the_walkers_begin_at_the_prepared_structure(tmp_path):
+    """Without a warm-up and with few moves they are still there; the others are anywhere."""
+    make(tmp_path, ("GG",), Recipe(walkers=20, warm_up=0, frames=1, every=0.0))
+    shard = Shard.read(tmp_path / "GG.safetensors")
+    chart = InternalChart(shard.molecule, whitening=shard.whitening)
+    rest = chart.forward(shard.molecule.reference.float()[None])[0]
+    away = (torch.remainder(shard.torsions - rest + torch.pi, 2 * torch.pi) - torch.pi).abs()
+    assert ((away < 1e-3).float().mean(1)[:10] >= 0.5).all()
+    assert ((away < 1e-3).float().mean(1)[10:] < 0.5).all()
+
+
+def test_tempered_walkers_are_the_coldest_of_their_ladders(tmp_path):
+    recipe = Recipe(walkers=4, warm_up=9, frames=3, every=1.0, tempering=True)
+    assert make(tmp_path, ("GG",), recipe)[0] == 12
+    shard = Shard.read(tmp_path / "GG.safetensors")
+    heats, swaps = shard.facts["ladder"]["heats"], shard.facts["ladder"]["swaps"]
+    assert (heats[0], heats[-1]) == (1.0, pytest.approx(10.0))
+    assert len(swaps) == len(heats) - 1
+    assert shard.facts["recipe"]["tempering"] is True
+    chart = InternalChart(shard.molecule, whitening=shard.whitening)
+    torsions, stiff, _ = chart.forward(shard.positions)
+    assert (torch.remainder(torsions - shard.torsions + torch.pi, 2 * torch.pi) - torch.pi).abs().max() < 1e-4
+    assert (stiff - shard.mean - shard.noise).abs().max() < 1e-2
+    assert {"halves", "starts", "rhat", "ess", "agree"} <= shard.facts["mixing"].keys()
 
 
 def test_frames_are_drawn_padded(shards):

@@ -9,34 +9,58 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
+from timewarp.assemble import exported
 from timewarp.assemble.directory import claimed
 from timewarp.assemble.generate import Recipe, generate
+from timewarp.assemble.manifest import write_manifest
 from timewarp.atomic import write_atomically
 from timewarp.claim import compare
 from timewarp.settings import DataSettings, Device, Progress, Report, SettingsError, Stop
 from timewarp.state import Molecule
 
 EVERY_DIPEPTIDE = "all-dipeptides"
+RANDOM = re.compile(r"random-(\d+)-(\d+)x(\d+)")
+LONGEST = 10  # residues
 WORTH_COMPILING = 100_000  # moves, from which fusing the loops of the energy takes less time than it saves
 
 
 def data(settings: DataSettings, progress: Progress, stop: Stop) -> Report:
-    """Make one shard a peptide in `settings.out`, leaving those that are there.
+    """Make one shard a peptide in `settings.out`, leaving those that are there; or one molecule file, to export.
 
     Raises:
         InputError: if a sequence cannot be built, before anything is made.
-        SettingsError: if nothing is left to make, or a GPU is asked for.
+        SettingsError: if nothing is left to make, a GPU is asked for, or an export cannot be read.
         DirectoryRefused: if `out` cannot serve, or holds data that were made otherwise.
     """
     if settings.device is Device.CUDA:
         raise SettingsError("--device: expected cpu or auto for timewarp data, got cuda; torsion moves run on the CPU")
-    began = time.monotonic()
+    if settings.from_export is not None:
+        wanted = list(exported.chosen(settings.from_export, settings.sequences))
+        return make(settings, wanted, [], partial(exported.reader, settings.from_export), progress, stop)
     wanted, excluded = names(settings)
-    recipe = Recipe(settings.walkers, settings.warm_up, settings.frames, temperature=settings.temperature)
-    identity = {"seed": settings.seed, **asdict(recipe)}
+    if settings.export:
+        return export(settings, wanted, excluded, progress, stop)
+    return make(settings, wanted, excluded, loader, progress, stop)
+
+
+def make(
+    settings: DataSettings,
+    wanted: list[str],
+    excluded: list[str],
+    load: Callable[[str], Callable[[], Molecule]],
+    progress: Progress,
+    stop: Stop,
+) -> Report:
+    """The shards of `wanted`, with `manifest.json` beside them."""
+    began = time.monotonic()
+    recipe = Recipe(
+        settings.walkers, settings.warm_up, settings.frames, temperature=settings.temperature,
+        tempering=settings.tempering,
+    )  # fmt: skip
+    identity = {"seed": settings.seed, **recipe.facts()}
     with claimed(settings.out, ("data.json", "*.safetensors"), settings.resume):
         record = settings.out / "data.json"
         if record.exists():
@@ -48,6 +72,7 @@ def data(settings: DataSettings, progress: Progress, stop: Stop) -> Report:
 
         def told(line: str) -> None:
             made.append(line)
+            write_manifest(settings.out)
             progress((len(there) + len(made)) / len(wanted), line)
 
         def over() -> bool:
@@ -55,18 +80,47 @@ def data(settings: DataSettings, progress: Progress, stop: Stop) -> Report:
 
         progress(len(there) / len(wanted), f"{len(left)} peptides to make")
         compiled = len(left) * moves(recipe) > WORTH_COMPILING and shutil.which("c++") is not None
-        frames = generate([(n, loader(n)) for n in left], settings.out, recipe, settings.seed, told, over, compiled)
+        frames = generate([(n, load(n)) for n in left], settings.out, recipe, settings.seed, told, over, compiled)
+        rows = write_manifest(settings.out)
     seconds = time.monotonic() - began
     remain = len(left) - len(made)
+    unmixed = [row["sequence"] for row in rows if row["mixing"] is not None and not row["mixing"]["agree"]]
     return {
         "peptides": len(made),
         "frames": frames,
         "there": len(there),
         "excluded": excluded,
         "remain": remain,
+        "unmixed": unmixed,
         "seconds": seconds,
         "message": f"made {len(made)} peptides, {frames} frames, in {seconds:.0f} s; "
-        f"{len(there)} were there, {remain} remain, {len(excluded)} left out as excluded",
+        f"{len(there)} were there, {remain} remain, {len(excluded)} left out as excluded; "
+        f"halves or starts of {len(unmixed)} of {len(rows)} do not agree",
+    }
+
+
+def export(settings: DataSettings, wanted: list[str], excluded: list[str], progress: Progress, stop: Stop) -> Report:
+    """The molecules of `wanted` alone, for `--from-export` on a machine without OpenMM."""
+    with claimed(settings.out, (exported.RECORD, f"*{exported.SUFFIX}"), settings.resume):
+        record = settings.out / exported.RECORD
+        before = json.loads(record.read_text())["sequences"] if record.exists() else []
+        every = list(dict.fromkeys([*before, *wanted]))
+        write_atomically(record, json.dumps({"sequences": every}, indent=1).encode() + b"\n")
+        left = [name for name in every if not (settings.out / f"{name}{exported.SUFFIX}").exists()]
+        done = 0
+
+        def told(name: str) -> None:
+            nonlocal done
+            done += 1
+            progress(done / len(left), name)
+
+        pairs = itertools.takewhile(lambda _: not stop(), ((name, loader(name)) for name in left))
+        written = exported.write_molecules(pairs, settings.out, told)
+    return {
+        "peptides": written,
+        "excluded": excluded,
+        "message": f"exported {written} molecules, {len(every) - len(left)} were there, {len(left) - written} remain, "
+        f"{len(excluded)} left out as excluded; go on with timewarp data --from-export {settings.out}",
     }
 
 
@@ -81,11 +135,17 @@ def names(settings: DataSettings) -> tuple[list[str], list[str]]:
     from timewarp.md.system import title
 
     never = {title(parse(line)) for path in settings.exclude for line in listed(path)}
-    asked = list(dict.fromkeys(title(parse(s)) for word in settings.sequences for s in expanded(word, settings.seed)))
-    wanted = [name for name in asked if name not in never]
+    wanted: dict[str, None] = {}
+    excluded: dict[str, None] = {}
+    for word in settings.sequences:
+        if random_word := RANDOM.fullmatch(word):
+            wanted |= dict.fromkeys(drawn(*map(int, random_word.groups()), settings.seed, {*never, *wanted}))
+            continue
+        for name in (title(parse(sequence)) for sequence in expanded(word, settings.seed)):
+            (excluded if name in never else wanted)[name] = None
     if not wanted:
-        raise SettingsError(f"SEQUENCE...: expected one that is not excluded, got {len(asked)} that are")
-    return wanted, [name for name in asked if name in never]
+        raise SettingsError(f"SEQUENCE...: expected one that is not excluded, got {len(excluded)} that are")
+    return list(wanted), list(excluded)
 
 
 def expanded(word: str, seed: int) -> Iterator[str]:
@@ -100,6 +160,31 @@ def expanded(word: str, seed: int) -> Iterator[str]:
         yield from listed(Path(word))
     else:
         yield word
+
+
+def drawn(shortest: int, longest: int, count: int, seed: int, without: set[str]) -> list[str]:
+    """Random sequences of the standard residues, all lengths equally often, none of them in `without`.
+
+    A longer list of the same seed begins with the shorter one.
+
+    Raises:
+        SettingsError: if the lengths cannot be meant, or there are not enough such sequences.
+    """
+    from timewarp.md.build import parse
+    from timewarp.md.residues import LETTERS
+    from timewarp.md.system import title
+
+    word = f"random-{shortest}-{longest}x{count}"
+    if not 2 <= shortest <= longest <= LONGEST:
+        raise SettingsError(f"SEQUENCE...: expected lengths from 2 to {LONGEST} residues, got {word}")
+    if 2 * count > len(LETTERS) ** shortest:
+        raise SettingsError(f"SEQUENCE...: expected at most {len(LETTERS) ** shortest // 2} sequences, got {word}")
+    rng, letters, found = random.Random(f"{seed}:{shortest}-{longest}"), sorted(LETTERS), dict[str, None]()
+    while len(found) < count:
+        name = title(parse("".join(rng.choices(letters, k=rng.randint(shortest, longest)))))
+        if name not in without:
+            found[name] = None
+    return list(found)
 
 
 def listed(path: Path) -> Sequence[str]:

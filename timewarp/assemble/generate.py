@@ -1,25 +1,30 @@
 """Training sets: thermal conformations of many peptides, by torsion moves on the batched energy.
 
-Every peptide is one file: many walkers start at random angles, cool from ten times the temperature to it, and then
-walk at it; some of the late steps are kept. A file appears whole or not at all, so a killed run goes on
-with the next peptide.
+Every peptide is one file: many walkers start at random angles, half of them at the prepared structure, and cool from
+ten times the temperature to it or are the coldest rungs of a ladder; some of the late steps are kept. A file appears
+whole or not at all, so a killed run goes on with the next peptide.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from timewarp.assemble.mixing import mixing
 from timewarp.assemble.peptide import Peptide, warm
+from timewarp.assemble.reference import at_rest, prepared
+from timewarp.atomic import write_atomically
+from timewarp.kernel import run
+from timewarp.mcmc.torsions import TorsionState
 from timewarp.state import Molecule
 
 
@@ -28,11 +33,12 @@ class Recipe:
     """How one peptide's frames are made.
 
     Attributes:
-        walkers: chains side by side.
-        warm_up: torsion moves a walker before the first frame, half of them hot.
+        walkers: chains side by side; with tempering each is the coldest rung of a ladder of its own.
+        warm_up: torsion moves of a chain before the first frame: half of them hot; with tempering, of each rung.
         frames: kept a walker.
-        every: moves between kept frames, times the number of free torsions.
+        every: moves between kept frames, times the number of free torsions; with tempering, of all rungs together.
         temperature: K.
+        tempering: parallel tempering in place of a hot start.
     """
 
     walkers: int = 256
@@ -40,6 +46,11 @@ class Recipe:
     frames: int = 8
     every: float = 2.0
     temperature: float = 310.0
+    tempering: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """What a shard and its directory say of it; silence about tempering means a hot start."""
+        return {name: value for name, value in asdict(self).items() if name != "tempering" or value}
 
 
 _FRAMES = ("positions", "torsions", "noise", "mean")
@@ -67,43 +78,68 @@ def generate(
         own = seed_of(seed, name)
         rng = torch.Generator().manual_seed(own)
         peptide = Peptide.of(load(), recipe.temperature, compiled=compiled, seed=own)
-        walk = peptide.walk()
-        state = warm(walk, walk.begin(recipe.walkers, rng), recipe.warm_up, rng)
-        pause = max(1, round(recipe.every * peptide.chart.torsions))
-        kept, accepted = [], 0.0
-        for _ in range(recipe.frames):
-            for _ in range(pause):
-                state, info = walk.step(state, rng)
-                accepted += float(info["accepted"].float().mean())
-            kept.append(state)
-        # of one frame both halves are the whole
-        halves = [
-            float(torch.cat([frame.energy for frame in part]).mean())
-            for part in (kept[: (len(kept) + 1) // 2], kept[len(kept) // 2 :])
-        ]
-        facts = {
-            "sequence": name,
-            "seed": seed,
-            "recipe": asdict(recipe),
-            "acceptance": accepted / (recipe.frames * pause),
-            "mean_energy_of_halves": halves,
-            "seconds": time.monotonic() - began,
-        }
-        tensors = {k: torch.cat([getattr(frame, k) for frame in kept]) for k in _FRAMES}
-        stiff = tensors["mean"] + tensors["noise"]
-        tensors["mean"] = torch.cat([peptide.response(part) for part in tensors["torsions"].split(512)])
-        tensors["noise"] = stiff - tensors["mean"]
-        tensors |= {f"molecule.{k}": v.contiguous() for k, v in peptide.molecule.arrays().items()}
-        tensors |= {f"chart.{k}": v.contiguous() for k, v in peptide.chart.arrays().items()}
-        half = out / f".{name}.tmp"
-        save_file(tensors, half, metadata={"facts": json.dumps(facts)})
-        os.replace(half, path)
-        made += len(tensors["positions"])
+        kept, how = zip(*(tempered if recipe.tempering else heated)(peptide, recipe, rng), strict=True)
+        facts = {"sequence": name, "seed": seed, "recipe": recipe.facts(), **how[-1], **mixed(kept, recipe.walkers)}
+        facts["seconds"] = time.monotonic() - began
+        write_atomically(path, save(arrays(kept, peptide), {"facts": json.dumps(facts)}))
+        frames = recipe.walkers * recipe.frames
+        made += frames
+        halves, found = facts["mean_energy_of_halves"], facts["mixing"]
+        worst = max((found[name] for name in ("halves", "starts") if found[name] is not None), default=float("nan"))
         told(
-            f"{name}: {len(tensors['positions'])} frames, acceptance {facts['acceptance']:.2f}, "
-            f"mean U/kT {halves[0]:.2f} then {halves[1]:.2f}, {facts['seconds']:.0f} s"
+            f"{name}: {frames} frames, acceptance {facts['acceptance']:.2f}, mean U/kT {halves[0]:.2f} then "
+            f"{halves[1]:.2f}, populations differ by {worst:.2f}, {facts['seconds']:.0f} s"
         )
     return made
+
+
+def heated(peptide: Peptide, recipe: Recipe, rng: torch.Generator) -> Iterator[tuple[TorsionState, dict[str, Any]]]:
+    """The kept states of walkers that cooled, each with the acceptance up to it."""
+    walk = peptide.walk()
+    state = walk.begin(recipe.walkers, rng)
+    if half := recipe.walkers // 2:
+        state = state.put(torch.arange(half), at_rest(peptide, walk, half))
+    state = warm(walk, state, recipe.warm_up, rng)
+    pause, accepted = max(1, round(recipe.every * peptide.chart.torsions)), 0.0
+    for number, (state, info) in enumerate(run(walk, state, recipe.frames * pause, rng), 1):  # noqa: B020
+        accepted += float(info["accepted"].float().mean())
+        if number % pause == 0:
+            yield state, {"acceptance": accepted / number}
+
+
+def tempered(peptide: Peptide, recipe: Recipe, rng: torch.Generator) -> Iterator[tuple[TorsionState, dict[str, Any]]]:
+    """The kept states of the coldest rungs, each with the acceptance up to it and how the ladder does."""
+    tempering, state = prepared(peptide, recipe.walkers, rng, recipe.warm_up)
+    heats = tempering.heats.tolist()
+    pause = max(1, round(recipe.every * peptide.chart.torsions / (tempering.between * len(heats))))
+    accepted = 0.0
+    for number, (state, info) in enumerate(run(tempering, state, recipe.frames * pause, rng), 1):  # noqa: B020
+        accepted += float(info["accepted"].float().mean())
+        if number % pause == 0:
+            ladder = {"heats": heats, "swaps": [round(float(a), 4) for a in state.acceptance.nan_to_num()]}
+            yield state.cold, {"acceptance": accepted / number, "ladder": ladder}
+
+
+def mixed(kept: Sequence[TorsionState], walkers: int) -> dict[str, Any]:
+    """What the frames say of how well they are mixed; of one frame both halves are the whole."""
+    halves = [
+        float(torch.cat([frame.energy for frame in part]).mean())
+        for part in (kept[: (len(kept) + 1) // 2], kept[len(kept) // 2 :])
+    ]
+    torsions = torch.stack([frame.torsions for frame in kept], 1)
+    energy = torch.stack([frame.energy for frame in kept], 1)
+    start = [int(number >= walkers // 2) for number in range(walkers)]
+    return {"mean_energy_of_halves": halves, "mixing": mixing(torsions, energy, start)}
+
+
+def arrays(kept: Sequence[TorsionState], peptide: Peptide) -> dict[str, torch.Tensor]:
+    """The tensors of a shard: the frames, and what it takes to make the molecule and its chart again."""
+    tensors = {k: torch.cat([getattr(frame, k) for frame in kept]) for k in _FRAMES}
+    stiff = tensors["mean"] + tensors["noise"]
+    tensors["mean"] = torch.cat([peptide.response(part) for part in tensors["torsions"].split(512)])
+    tensors["noise"] = stiff - tensors["mean"]
+    tensors |= {f"molecule.{k}": v.contiguous() for k, v in peptide.molecule.arrays().items()}
+    return tensors | {f"chart.{k}": v.contiguous() for k, v in peptide.chart.arrays().items()}
 
 
 def seed_of(seed: int, name: str) -> int:

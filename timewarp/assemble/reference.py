@@ -17,6 +17,7 @@ from timewarp.kernel import run
 from timewarp.mcmc.dynamics import repartitioned
 from timewarp.mcmc.local import Hamiltonian
 from timewarp.mcmc.tempering import Ladders, Tempering, adapted
+from timewarp.mcmc.torsions import Torsions, TorsionState
 from timewarp.state import Positions, State
 
 LADDERS = 64
@@ -24,7 +25,7 @@ HOTTEST = 10.0  # in units of the target's temperature: only what turns is heate
 PILOT = 6  # rungs
 SWAPS = 0.3  # accepted
 BETWEEN = 3  # torsion moves between rounds of swaps
-WARM_UP = 60  # torsion moves before the pilot
+WARM_UP = 60  # torsion moves before the pilot, which takes twice as many
 LEAPS, LEAP = 8, 0.0015  # ps
 
 
@@ -94,16 +95,30 @@ def reference_ensemble(
         rounds *= 2
 
 
-def prepared(peptide: Peptide, ladders: int, rng: torch.Generator) -> tuple[Tempering, Ladders]:
-    """The sampler, its rungs spaced and frozen; half of the ladders begin at the prepared structure."""
+def prepared(
+    peptide: Peptide, ladders: int, rng: torch.Generator, warm_up: int = 3 * WARM_UP
+) -> tuple[Tempering, Ladders]:
+    """The sampler, its rungs spaced and frozen; half of the ladders begin at the prepared structure.
+
+    Args:
+        peptide: with its chart and potential.
+        ladders: independent samplers.
+        rng: of all random numbers.
+        warm_up: torsion moves of each replica, a third of them before the pilot.
+    """
     walk = peptide.walk(2)
     heats = torch.logspace(0, 1, PILOT, base=HOTTEST, dtype=torch.float64)
-    anywhere = warm(walk, walk.begin(ladders * PILOT, rng), WARM_UP, rng)
+    anywhere = warm(walk, walk.begin(ladders * PILOT, rng), warm_up // 3, rng)
     half = torch.arange(ladders // 2 * PILOT)
-    own = walk.init(State.at(peptide.molecule.reference.to(anywhere.positions).expand(len(half), -1, -1)))
+    own = at_rest(peptide, walk, len(half))
     tempering = Tempering(walk, heats, BETWEEN, local(peptide))
     state = tempering.of(anywhere.put(half, own) if len(half) else anywhere)
-    return adapted(tempering, state, 2 * WARM_UP // BETWEEN, rng, SWAPS)
+    return adapted(tempering, state, max(1, 2 * warm_up // (3 * BETWEEN)), rng, SWAPS)
+
+
+def at_rest(peptide: Peptide, walk: Torsions, chains: int) -> TorsionState:
+    """Chains at the prepared structure."""
+    return walk.init(State.at(peptide.molecule.reference.to(peptide.chart.dtype).repeat(max(chains, 1), 1, 1)))
 
 
 def local(peptide: Peptide) -> Hamiltonian:
