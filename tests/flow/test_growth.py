@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from tests.flow.molecules import chart_of, flow_of, molecule_of, proposal_of
 from timewarp import units
 from timewarp.energy import Potential
 from timewarp.flow.growth import ANGLES, TEMPER, Growth, born_radii
+
+from .molecules import chart_of, flow_of, molecule_of, proposal_of
 
 SEQUENCES = ["AA", "HM", "PW", "ACE-SER-NME"]
 KT = units.kT(310.0)

@@ -135,7 +135,8 @@ def test_untrained_the_stiff_coordinates_are_standard_normal_about_the_relaxed_o
     inside = noise.abs().amax(1) < 6  # no cliff between draw and density
     assert inside.double().mean() > 0.97
     normal = torch.distributions.Normal(0.0, 1.0).log_prob(noise).sum(1)
-    torsion = bound.flow.torsion.log_prob(bound.tokens, bound.atoms, torsions)
+    curves = bound.growth.curves(torsions)
+    torsion = bound.flow.torsion.log_prob(bound.tokens, bound.atoms, torsions, curves)
     assert ((torsion + normal + log_det - log_prob[:, 0])[inside]).abs().median() < 1e-7
     assert (noise[inside].std(0) - 1).abs().max() < 0.15
     assert noise[inside].mean(0).abs().max() < 0.2
@@ -173,7 +174,7 @@ def test_the_encoded_atoms_follow_the_weights():
         state, before = bound(x).sample(3, seeded(1))
         bound.flow.encoder.enter[0].weight.add_(0.3)
         changed = bound(x).log_prob(state)
-        fresh = InternalProposal(bound.flow, bound.tokens, bound.chart, bound.response)(x).log_prob(state)
+        fresh = InternalProposal(bound.flow, bound.tokens, bound.chart, bound.response, bound.growth)(x).log_prob(state)
     assert (changed - before).abs().min() > 1e-4
     assert torch.equal(changed, fresh)
 

@@ -9,6 +9,7 @@ from scipy import stats
 
 from timewarp import units
 from timewarp.energy import Bonded
+from timewarp.flow.growth import Growth
 from timewarp.flow.internal import Internal
 from timewarp.flow.tokens import Tokens
 
@@ -35,17 +36,19 @@ def test_an_angle_has_no_say_in_the_densities_before_it():
     net, tokens, atoms = parts()
     count = tokens.torsion_energy.shape[0]
     tau = anywhere(50, count)
+    growth = Growth(molecule_of(SEQUENCE), chart_of(SEQUENCE), 310.0)
 
     def each(x):
+        curves = growth.curves(x)
         static, bias = net.context(tokens, atoms)
         told = net.told(static[None], x)
         told = torch.cat([net.start.expand(len(x), 1, -1), told[:, :-1]], 1)
-        y = net.slots(static[None], told)
+        y = net.slots(static[None], told, curves)
         for block in net.blocks:
             y = block(y, bias[None])
-        return net.density(y, tokens.torsion_energy).log_prob(x)
+        return net.density(y, tokens.torsion_energy, curves).log_prob(x)
 
-    assert (each(tau).sum(1) - net.log_prob(tokens, atoms, tau)).abs().max() < 1e-10
+    assert (each(tau).sum(1) - net.log_prob(tokens, atoms, tau, growth.curves(tau))).abs().max() < 1e-10
     for t in range(count):
         other = tau.clone()
         other[:, t] = anywhere(50, 1, seed=9)[:, 0]

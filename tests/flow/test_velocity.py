@@ -8,7 +8,7 @@ import torch
 
 from timewarp.energy import Bonded, Potential
 from timewarp.flow.chart import InternalChart
-from timewarp.flow.internal import Internal, InternalConfig, InternalProposal, laid, relaxed_geometry
+from timewarp.flow.internal import Internal, InternalConfig, InternalProposal, laid
 from timewarp.flow.response import Response
 from timewarp.flow.tokens import Tokens, pad_stack, stacked
 from timewarp.flow.velocity import Coordinates
@@ -118,13 +118,13 @@ def test_the_density_is_that_of_the_base_over_autograds_determinant(channels):
         torsions, _ = flow.torsion.sample(tokens, atoms, z[None, : c.torsions])
         torsions, white, v = flow.coupled(tokens, atoms, Coordinates(torsions, white[None], v))[0] if channels else (
             torsions, white[None], v)  # fmt: skip
-        _, shift, scale = bound._stiff(atoms, torsions)
+        _, shift, scale = bound.relaxed(atoms, torsions)
         return torch.cat([torsions[0], (shift + scale.exp() * white)[0][c.stiff], v.flatten()])
 
     end = whole(base).detach()
     noise = torch.zeros(c.stiff.shape, dtype=end.dtype).masked_scatter(c.stiff, end[c.torsions :][: c.stiffs])[None]
     torsions, v = end[None, : c.torsions], end[c.torsions + c.stiffs :].view(1, c.atoms, channels)
-    _, shift, scale = bound._stiff(atoms, torsions)
+    _, shift, scale = bound.relaxed(atoms, torsions)
     found = sum(flow.parts(tokens, atoms, torsions, noise, v, shift, scale))
     normal = torch.distributions.Normal(0.0, 1.0).log_prob(base[c.torsions :]).sum()
     log_det = torch.linalg.slogdet(torch.autograd.functional.jacobian(whole, base)).logabsdet
@@ -152,10 +152,10 @@ def test_the_trained_likelihood_is_the_density_of_the_proposal():
         positions, log_det = c.inverse(at.torsions, mean + at.noise[:, c.stiff])
         with torch.no_grad():
             densities.append(bound.density(positions, at.velocities[:, c.back]) - log_det)
-        turns, relaxed = relaxed_geometry(c, at.torsions, mean)
-        parts.append((at.torsions, turns, laid(c, mean), at.noise, relaxed, at.velocities))
+        turns = c.join(at.torsions, mean)[..., 2]
+        parts.append((at.torsions, turns, laid(c, mean), at.noise, at.velocities))
     padded = [pad_stack(list(part)) for part in zip(*parts, strict=True)]
-    torsion, rest = flow.log_prob(stacked([b.tokens for b in bounds]), *padded)
+    torsion, rest = flow.log_prob(stacked([b.tokens for b in bounds]), *padded[:4], velocities=padded[4])
     torch.testing.assert_close((torsion + rest).detach(), torch.stack(densities), atol=1e-7, rtol=1e-9)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from timewarp.assemble.peptide import Peptide
-from timewarp.flow.internal import CHUNK, Internal, InternalProposal, laid, relaxed_geometry
+from timewarp.flow.internal import CHUNK, Internal, InternalProposal, laid
 from timewarp.flow.stiff import gaussian
 from timewarp.mcmc.accept import metropolis
 from timewarp.state import Positions
@@ -101,14 +101,12 @@ def exchanged(
 def _of(proposal: InternalProposal, peptide: Peptide, positions: Positions, rng: torch.Generator) -> Conformations:
     chart, energy = proposal.chart, peptide.potential
     torsions, stiff, log_det = chart.forward(positions)
-    mean = proposal.response(torsions)
-    turns, relaxed = relaxed_geometry(chart, torsions, mean)
+    mean, shift, scale = proposal.relaxed(proposal.atoms, torsions)
+    turns = chart.join(torsions, mean)[..., 2]
     parts = {"torsions": torsions, "turns": turns, "mean": laid(chart, mean), "noise": laid(chart, stiff - mean)}
-    parts["relaxed"] = relaxed
     if proposal.growth:
         parts["curves"] = proposal.growth.curves(torsions)
     target = -energy(positions) - log_det
-    shift, scale = proposal.flow.stiff(proposal.tokens, proposal.atoms, turns, parts["mean"], relaxed)
     each = []
     for _ in range(DRAWS):
         white = torch.randn(shift.shape, generator=rng, dtype=shift.dtype)

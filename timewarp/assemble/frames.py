@@ -13,12 +13,12 @@ from torch import Tensor
 from timewarp.assemble.generate import Shard
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.growth import Growth
-from timewarp.flow.internal import Internal, laid, relaxed_geometry
+from timewarp.flow.internal import Internal, laid
 from timewarp.flow.losses import Own
 from timewarp.flow.tokens import Tokens, pad_stack, stacked
 from timewarp.settings import SettingsError
 
-PARTS = ("torsions", "turns", "mean", "noise", "relaxed", "curves")
+PARTS = ("torsions", "turns", "mean", "noise", "curves")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,6 @@ class Frames:
     turns: Tensor
     mean: Tensor
     noise: Tensor
-    relaxed: Tensor
     curves: Tensor
     shard: Path
 
@@ -50,12 +49,12 @@ class Frames:
                 "another version; remove it and make it again with timewarp data"
             )
         tokens = Tokens.of(shard.molecule, chart, shard.facts["recipe"]["temperature"])
-        turns, relaxed = relaxed_geometry(chart, shard.torsions, shard.mean)
+        turns = chart.join(shard.torsions, shard.mean)[..., 2]
         mean, noise = laid(chart, shard.mean), laid(chart, shard.noise)
         growth = Growth(shard.molecule, chart, shard.facts["recipe"]["temperature"], shutil.which("c++") is not None)
         # in half precision: they are most of what is kept, and features
         curves = torch.cat([growth.curves(part).half() for part in shard.torsions.split(512)])
-        parts = {"torsions": shard.torsions, "turns": turns, "mean": mean, "noise": noise, "relaxed": relaxed}
+        parts = {"torsions": shard.torsions, "turns": turns, "mean": mean, "noise": noise}
         parts["curves"] = curves
         moved = {name: part.to(device) for name, part in parts.items()}
         return cls(shard.sequence, tokens.to(device), shard=path, **moved)

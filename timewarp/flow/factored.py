@@ -53,6 +53,6 @@ class FactoredInternal:
         return self.proposal.response.slope(torsions, stiff)
 
     def _given(self, atoms: Tensor, torsions: Tensor, log_prob: Tensor) -> Given:
-        mean, shift, scale = self.proposal._stiff(atoms, torsions)
+        mean, shift, scale = self.proposal.relaxed(atoms, torsions)
         keep = self.chart.stiff
         return Given(torsions, log_prob, mean + shift[:, keep], scale.exp()[:, keep])

@@ -33,9 +33,9 @@ class InternalConfig:
     heads: int = 6
     encoder_layers: int = 4
     torsion_layers: int = 3
-    stiff_width: int = 48
+    stiff_width: int = 32
     stiff_heads: int = 4
-    stiff_layers: int = 2
+    stiff_layers: int = 1
     harmonics: int = 12
     grid: int = 72
     velocities: int = 0
@@ -68,7 +68,6 @@ class Internal(nn.Module):
         turns: Float[Tensor, "*m batch atoms"],
         mean: Float[Tensor, "*m batch atoms 3"],
         noise: Float[Tensor, "*m batch atoms 3"],
-        relaxed: Float[Tensor, "*m batch atoms 3"],
         curves: Curves | None = None,
         velocities: Float[Tensor, "*m batch atoms channels"] | None = None,
         thin: int = 1,
@@ -80,10 +79,8 @@ class Internal(nn.Module):
         """
         atoms = self.encoder(tokens)
         if self.velocity is None and thin > 1:
-            few = (t[..., ::thin, :, :] for t in (mean, noise, relaxed))
-            mean, noise, relaxed = few
-            turns = turns[..., ::thin, :]
-        shift, scale = self.stiff(tokens, atoms, turns, mean, relaxed)
+            mean, noise, turns = mean[..., ::thin, :, :], noise[..., ::thin, :, :], turns[..., ::thin, :]
+        shift, scale = self.stiff(tokens, atoms, turns, mean)
         return self.parts(tokens, atoms, torsions, noise, velocities, shift, scale, curves)
 
     def parts(
@@ -208,7 +205,7 @@ class InternalProposal:
         if self.channels:
             before = Coordinates(torsions, torch.where(chart.stiff, white, 0.0), velocities)
             (torsions, white, velocities), rest = self.flow.coupled(self.tokens, atoms, before)
-        mean, shift, scale = self._stiff(atoms, torsions)
+        mean, shift, scale = self.relaxed(atoms, torsions)
         noise = torch.where(chart.stiff, shift + scale.exp() * white, 0.0)
         if self.channels:
             log_prob = log_prob + rest - scale.sum((-1, -2))
@@ -225,17 +222,18 @@ class InternalProposal:
             raise ValueError(f"expected {self.channels} velocity channels, got {velocities.shape[-1]}")
         atoms = self.atoms
         torsions, stiff, log_det = self.chart.forward(positions)
-        mean, shift, scale = self._stiff(atoms, torsions)
+        mean, shift, scale = self.relaxed(atoms, torsions)
         noise = self.laid(stiff - mean)
         placed = velocities[:, self.chart.tree.order]
         curves = self.growth.curves(torsions) if self.growth else None
         torsion, rest = self.flow.parts(self.tokens, atoms, torsions, noise, placed, shift, scale, curves)
         return torsion + rest + log_det
 
-    def _stiff(self, atoms, torsions):
+    def relaxed(self, atoms: Tensor, torsions: Float[Tensor, "batch torsions"]) -> tuple[Tensor, Tensor, Tensor]:
+        """(mu(tau), shift, log scale) of the stiff coordinates; the last two in the places of their atoms."""
         mean = self.response(torsions)
-        turns, relaxed = relaxed_geometry(self.chart, torsions, mean)
-        shift, scale = self.flow.stiff(self.tokens, atoms, turns, self.laid(mean), relaxed)
+        turns = self.chart.join(torsions, mean)[..., 2]
+        shift, scale = self.flow.stiff(self.tokens, atoms, turns, self.laid(mean))
         return mean, shift, scale
 
     def laid(self, stiff: Float[Tensor, "batch stiffs"]) -> Float[Tensor, "batch atoms 3"]:
@@ -248,9 +246,3 @@ def laid(chart: InternalChart, stiff: Float[Tensor, "batch stiffs"]) -> Float[Te
     out = stiff.new_zeros(*stiff.shape[:-1], chart.atoms * 3)
     out[..., chart.stiff.reshape(-1)] = stiff
     return out.unflatten(-1, (chart.atoms, 3))
-
-
-def relaxed_geometry(chart: InternalChart, torsions: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """(dihedral of each place, positions in placement order) at the relaxed stiff coordinates."""
-    internal = chart.join(torsions, mean)
-    return internal[..., 2], chart.cartesian(internal)[..., chart.tree.order, :]

@@ -1,7 +1,8 @@
 """The stiff coordinates given the torsions: Gaussians about the relaxed geometry, corrected by a small transformer.
 
-The tokens are atoms at the relaxed geometry; attention sees the graph and the distances there. Untrained, it adds
-nothing: p(z | tau) = N(mu(tau), I), the harmonic physics of the chart.
+The tokens are atoms with what they moved to relax; attention sees the graph. Untrained, it adds nothing: p(z | tau) =
+N(mu(tau), I), the harmonic physics of the chart. It is worth a tenth of the acceptance, and covers the conformations
+that do not relax; a larger one, that sees distances, cost as much as all else and was worth no more.
 """
 
 from __future__ import annotations
@@ -15,9 +16,6 @@ from torch import Tensor, nn
 from timewarp.flow.graph import Block, masked
 from timewarp.flow.tokens import FAR, Tokens
 
-RANGE = (0.15, 1.0)  # nm, of the distances that attention tells apart
-SHELLS = 12
-
 
 class StiffNet(nn.Module):
     """Gives a shift and a log scale to every stiff coordinate.
@@ -29,21 +27,17 @@ class StiffNet(nn.Module):
         known: width of the encoder's atoms.
     """
 
-    shells: Tensor
-
     def __init__(self, width: int, heads: int, layers: int, known: int):
         super().__init__()
         self.heads = heads
         self.enter = nn.Linear(known, width)
         self.hear = nn.Sequential(nn.Linear(5, width), nn.GELU(), nn.Linear(width, width))
         self.graph = nn.Embedding(FAR + 1, heads)
-        self.near = nn.Linear(SHELLS, heads, bias=False)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         last = nn.Linear(width, 6)
         self.leave = nn.Sequential(nn.LayerNorm(width), last)
-        for parameter in (last.weight, last.bias, self.near.weight):
+        for parameter in (last.weight, last.bias):
             nn.init.zeros_(parameter)
-        self.register_buffer("shells", torch.linspace(*RANGE, SHELLS), persistent=False)
 
     def forward(
         self,
@@ -51,7 +45,6 @@ class StiffNet(nn.Module):
         atoms: Float[Tensor, "*m atoms known"],
         turns: Float[Tensor, "*m batch atoms"],
         mean: Float[Tensor, "*m batch atoms 3"],
-        relaxed: Float[Tensor, "*m batch atoms 3"],
     ) -> tuple[Tensor, Tensor]:
         """(shift, log scale), [*m, batch, atoms, 3].
 
@@ -60,17 +53,11 @@ class StiffNet(nn.Module):
             atoms: from the encoder.
             turns: dihedral of each place.
             mean: relaxed stiff coordinates, zero where there is none.
-            relaxed: positions in placement order at torsions and `mean`, nm.
         """
         x = self.enter(atoms).unsqueeze(-3)
         heard = torch.cat([mean, torch.sin(turns)[..., None], torch.cos(turns)[..., None]], -1)
         x = x + self.hear(heard)
-        square = (relaxed.unsqueeze(-2) - relaxed.unsqueeze(-3)).square().sum(-1)
-        gap = (square + 1e-6).sqrt()
-        step = (RANGE[1] - RANGE[0]) / (SHELLS - 1)
-        shell = torch.exp(-0.5 * ((gap[..., None] - self.shells) / step).square())
-        bias = self.graph(tokens.hops).unsqueeze(-4) + self.near(shell)
-        bias = masked(bias.movedim(-1, -3), tokens.real.unsqueeze(-2))
+        bias = masked(self.graph(tokens.hops).movedim(-1, -3).unsqueeze(-4), tokens.real.unsqueeze(-2))
         for block in self.blocks:
             x = block(x, bias)
         shift, scale = self.leave(x).chunk(2, -1)

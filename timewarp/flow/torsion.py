@@ -18,7 +18,7 @@ from timewarp.flow.graph import Block
 from timewarp.flow.growth import ANGLES, CHANNELS, Growth
 from timewarp.flow.tokens import FAR, HARMONICS, Tokens
 
-Curves = Float[Tensor, "*m batch torsions channels angles"]
+Curves = Float[Tensor, "*m batch torsions 2 angles"]
 SHARES = (0.5, 0.3)  # of the curves, untrained: what comes later and what gives way softens them
 
 
@@ -53,11 +53,8 @@ class TorsionNet(nn.Module):
         with torch.no_grad():
             last.bias[-CHANNELS:] = torch.tensor(SHARES)
         angle = torch.arange(grid) * (2 * pi / grid) - pi
-        n = torch.arange(1, harmonics + 1)[:, None]
-        waves = torch.cat([torch.cos(n * angle), torch.sin(n * angle)])
-        self.register_buffer("waves", waves, persistent=False)
-        low = torch.cat([waves[:HARMONICS], waves[harmonics : harmonics + HARMONICS]])
-        self.register_buffer("coarse", low[:, ::2].T / (2 * ANGLES), persistent=False)
+        self.register_buffer("waves", _waves(harmonics, angle), persistent=False)
+        self.register_buffer("coarse", _waves(HARMONICS, angle[::2]).T / (2 * ANGLES), persistent=False)
 
     def context(self, tokens: Tokens, atoms: Tensor) -> tuple[Tensor, Tensor]:
         """(a vector for each torsion [*m, torsions, width], attention bias [*m, heads, torsions, torsions])."""
@@ -127,3 +124,8 @@ class TorsionNet(nn.Module):
             total = total + log_prob
             told = self.told(static[t].expand(batch, 1, -1), angle[:, None])
         return torch.stack(angles, -1) if angles else uniform, total
+
+
+def _waves(harmonics: int, angle: Float[Tensor, " angles"]) -> Float[Tensor, "waves angles"]:
+    n = torch.arange(1, harmonics + 1)[:, None]
+    return torch.cat([torch.cos(n * angle), torch.sin(n * angle)])
