@@ -1,208 +1,26 @@
 """Input that cannot be sampled: one exception and one line, whatever is wrong with a file or done to it."""
 
 import os
-import random
-import re
 import time
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import openmm
 import pytest
-from openmm import app, unit
+from md.broken import CIF_FAULTS, FAULTS, mmcif, sound
+from md.damage import CHANGES, damaged
+from openmm import unit
 
+from timewarp.md.read import LARGEST
 from timewarp.md.system import InputError, Prepared, prepare, prepare_sequence, write_pdb
+
+SOURCES = ("AA", "HL", "ACE-ALA-NME", "ACE-CYX-PRO-CYX-NME", "ACE-ASP-NH2", "WK", "GTI", "QE")
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """The text of sound files, by name."""
-    folder = tmp_path_factory.mktemp("good")
-    texts = {}
-    for sequence in ("AA", "ACE-CYS-NME", "ACE-ASP-NME"):
-        made = prepare_sequence(sequence)
-        write_pdb(made.topology, made.positions, folder / "x.pdb")
-        texts[sequence] = (folder / "x.pdb").read_text()
-    with (folder / "x.cif").open("w") as out:
-        made = prepare_sequence("AA")
-        app.PDBxFile.writeFile(made.topology, made.positions * unit.nanometer, out, keepIds=True)
-    return texts | {"cif": (folder / "x.cif").read_text()}
-
-
-def lines(text):
-    return text.splitlines()
-
-
-def place(text, name, number):
-    return next(i for i, x in enumerate(lines(text)) if x[12:16].strip() == name and x[22:26].strip() == str(number))
-
-
-def edit(text, name, number, change):
-    """The text with one atom's line changed to what `change` makes of it (a line, several, or None)."""
-    rows = lines(text)
-    at = place(text, name, number)
-    new = change(rows[at])
-    rows[at : at + 1] = [] if new is None else [new] if isinstance(new, str) else new
-    return "\n".join(rows) + "\n"
-
-
-def columns(start, stop, new):
-    return lambda line: line[:start] + new + line[stop:]
-
-
-def shifted(text, wanted, by):
-    """The text with the atoms that `wanted` accepts moved along x, in angstrom."""
-    rows = [
-        f"{x[:30]}{float(x[30:38]) + by:8.3f}{x[38:]}" if x.startswith(("ATOM", "HETATM")) and wanted(x) else x
-        for x in lines(text)
-    ]
-    return "\n".join(rows) + "\n"
-
-
-def number_is(number):
-    return lambda line: line[22:26].strip() == str(number)
-
-
-def water(text):
-    return "HETATM    1  O   HOH W   1      30.000  30.000  30.000  1.00  0.00           O\nEND\n"
-
-
-def alternates(text, first, second, residue="ALA"):
-    """CB of the second alanine at two places with these occupancies."""
-    one, two = f"{first:6.2f}", f"{second:6.2f}"
-    return edit(
-        text,
-        "CB",
-        2,
-        lambda x: [f"{x[:16]}A{x[17:54]}{one}{x[60:]}", f"{x[:16]}B{residue}{x[20:54]}{two}{x[60:]}"],
-    )
-
-
-def copies(text, count):
-    """The first residue `count` times over."""
-    rows = [x for x in lines(text) if x.startswith("ATOM") and number_is(1)(x)]
-    return "\n".join(columns(22, 26, f"{n + 1:4d}")(x) for n in range(count) for x in rows) + "\nEND\n"
-
-
-def second_chain(text):
-    rows = [x for x in lines(text) if x.startswith("ATOM")]
-    moved = lines(shifted("\n".join(rows), lambda x: True, 30.0))
-    return "\n".join([*rows, "TER", *(columns(21, 22, "B")(x) for x in moved), "END"]) + "\n"
-
-
-def unchained(text):
-    """The same without chain names and with a TER between."""
-    return second_chain(text).replace(" ALA A", " ALA  ").replace(" ALA B", " ALA  ")
-
-
-FAULTS = {  # name: (what is done to which text, what the line says)
-    "no protein": ("AA", lambda t: "HEADER    NOTHING\nEND\n", "expected atoms, found no ATOM"),
-    "only water": ("AA", water, "found only water or ions"),
-    "empty": ("AA", lambda t: "", "found an empty file"),
-    "blank": ("AA", lambda t: "\n \n\n", "found an empty file"),
-    "binary": ("AA", lambda t: b"\x7fELF\x00\x01\x02" * 50, "found binary data"),
-    "unknown residue": ("AA", lambda t: t.replace("ALA A   2", "XYZ A   2"), "unknown residue or ligand XYZ"),
-    "modified residue": ("AA", lambda t: t.replace("ALA A   2", "MSE A   2"), "unknown residue or ligand MSE"),
-    "DNA": ("AA", lambda t: t.replace("ALA A", " DA A"), "nucleic acid DA"),
-    "chain break": ("AA", lambda t: shifted(t, number_is(2), 8.0), r"ALA 1 and ALA 2 \(chain break\)"),
-    "several chains": ("AA", second_chain, r"expected one chain, found 2 \(A, B\)"),
-    "several chains without names": ("AA", unchained, "expected one chain, found several with TER"),
-    "alternates as likely": ("AA", lambda t: alternates(t, 0.5, 0.5), "both at 0.50"),
-    "alternates of two residues": ("AA", lambda t: alternates(t, 0.6, 0.4, "SER"), "found ALA and SER"),
-    "nan": ("AA", lambda t: edit(t, "CA", 1, columns(30, 38, "     nan")), "expected finite coordinates, found nan"),
-    "infinite": ("AA", lambda t: edit(t, "CB", 2, columns(38, 46, "    -inf")), "expected finite coordinates"),
-    "overflow": ("AA", lambda t: edit(t, "CB", 2, columns(38, 46, "   1e999")), "expected finite coordinates"),
-    "not a number": ("AA", lambda t: edit(t, "CA", 1, columns(30, 38, "  ab.cde")), "expected a number for coord"),
-    "asterisks": ("AA", lambda t: edit(t, "CA", 1, columns(30, 38, "********")), "expected a number for coord"),
-    "bad occupancy": ("AA", lambda t: edit(t, "CA", 1, columns(54, 60, "  x.00")), "number for an occupancy"),
-    "line cut short": ("AA", lambda t: t[: t.index(" CA  ALA A   2") + 20], "it is truncated|truncated or not in PDB"),
-    "file cut between lines": ("AA", lambda t: "\n".join(lines(t)[: place(t, "CB", 2)]), "found no .*CB"),
-    "cut after a residue": (
-        "AA",
-        lambda t: "SEQRES   1 A    3  ALA ALA ALA\n" + "".join(x + "\n" for x in lines(t) if x.startswith("ATOM")),
-        "found 2 of 3 residues.*and no END",
-    ),
-    "too many residues": ("AA", lambda t: copies(t, 11), "1 to 10 amino acids, found 11"),
-    "a protein": ("AA", lambda t: copies(t, 300), "1 to 10 amino acids, found 300"),
-    "no backbone nitrogen": ("AA", lambda t: edit(t, "N", 2, lambda x: None), "backbone of ALA 2, found no N"),
-    "no carbonyl oxygen": ("AA", lambda t: edit(t, "O", 1, lambda x: None), "backbone of ALA 1, found no O"),
-    "only alpha carbons": (
-        "AA",
-        lambda t: "".join(x + "\n" for x in lines(t) if x[12:16] == " CA ") + "END\n",
-        "found no N, C, O",
-    ),
-    "atoms on top of each other": (
-        "AA",
-        lambda t: edit(t, "CB", 2, columns(30, 54, lines(t)[place(t, "C", 2)][30:54])),
-        "bond between|do not overlap",
-    ),
-    "all at the origin": (
-        "AA",
-        lambda t: re.sub(r"(?m)^(ATOM.{26}).{24}", r"\g<1>   0.000   0.000   0.000", t),
-        "found them 0 nm apart",
-    ),
-    "hydrogens on top of each other": (
-        "AA",
-        lambda t: edit(t, "HB1", 2, columns(30, 54, lines(t)[place(t, "HB2", 2)][30:54])),
-        "do not overlap",
-    ),
-    "twice the same atom": ("AA", lambda t: edit(t, "CB", 1, lambda x: [x, x]), "found CB of ALA 1 twice"),
-    "nanometres": (
-        "AA",
-        lambda t: re.sub(
-            r"(?m)^(ATOM.{26})(.{8})(.{8})(.{8})",
-            lambda m: m[1] + "".join(f"{float(m[i]) / 10:8.3f}" for i in (2, 3, 4)),
-            t,
-        ),
-        r"in angstrom",
-    ),
-    "bad element": ("AA", lambda t: edit(t, "CB", 1, columns(76, 78, "ZN")), "element C for CB of ALA 1, found ZN"),
-    "foreign atom": (
-        "AA",
-        lambda t: edit(t, "CB", 2, lambda x: [x, columns(12, 16, " P  ")(columns(76, 78, " P")(x))]),
-        "expected only the atoms of ALA, found P",
-    ),
-    "torn side chain": ("AA", lambda t: edit(t, "CB", 2, columns(30, 38, "  50.000")), "bond between .*C[AB]"),
-    "OXT inside": (
-        "AA",
-        lambda t: edit(t, "CB", 1, lambda x: [x, columns(12, 16, " OXT")(columns(76, 78, " O")(x))]),
-        "expected OXT at the end of the chain, found it in ALA 1",
-    ),
-    "one amino acid without caps": (
-        "AA",
-        lambda t: "".join(x + "\n" for x in lines(t) if x.startswith("ATOM") and number_is(1)(x)) + "END\n",
-        "alone; cap it, for example ACE-ALA-NME",
-    ),
-    "caps alone": (
-        "ACE-CYS-NME",
-        lambda t: "".join(x + "\n" for x in lines(t) if "CYS" not in x and x.startswith("HET")) + "END\n",
-        "found none",
-    ),
-    "CYX alone": ("ACE-CYS-NME", lambda t: t.replace("CYS", "CYX"), "two CYX .* found CYX 2 alone; name it CYS"),
-    "two protons on an acid": (
-        "ACE-ASP-NME",
-        lambda t: edit(
-            edit(t, "OD1", 2, lambda x: [x, beside(x, "HD1", 0.98)]), "OD2", 2, lambda x: [x, beside(x, "HD2", 0.98)]
-        ),
-        "one proton at most on the acid of ASP 2, found two",
-    ),
-    "mmCIF in a PDB file": ("cif", lambda t: t, "found no ATOM|truncated or not in PDB columns|expected a number"),
-}
-CIF_FAULTS = {
-    "no atoms": (lambda t: "data_x\n_entry.id x\n", "expected atoms, found no ATOM"),
-    "row cut short": (lambda t: t[: t.rindex("ATOM") + 30], "truncated or damaged"),
-    "no coordinates": (lambda t: t.replace("_atom_site.Cartn_y", "_atom_site.other"), "column _atom_site.Cartn_y"),
-    "unknown coordinate": (
-        lambda t: re.sub(r"(?m)^(ATOM\s+5 .*?) -?\d+\.\d+ ", r"\1 ? ", t),
-        "expected a number for coord",
-    ),
-    "open text": (lambda t: "data_x\n_x.y\n;text\n" + t, "expected the end of a text field"),
-    "unknown residue": (lambda t: t.replace("ALA", "QQQ"), "unknown residue or ligand QQQ"),
-    "PDB in an mmCIF file": (lambda t: "ATOM      1  N   ALA A   1       0.000   0.000   0.000\n", "found no ATOM"),
-}
-
-
-def beside(line, name, by):
-    """A hydrogen `by` angstrom from this atom, away from the centre."""
-    return f"{line[:12]} {name}{line[16:30]}{float(line[30:38]) + by:8.3f}{line[38:76]} H"
+    return sound(tmp_path_factory.mktemp("good"))
 
 
 def refused(path, message):
@@ -267,46 +85,107 @@ def test_a_file_that_may_not_be_read(good, tmp_path, monkeypatch):
     refused(path, "found: Permission denied; check the path and its rights")
 
 
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    kind = rng.choice(["characters", "bytes", "delete", "repeat", "cut", "swap", "number", "columns"])
-    new, rows = bytearray(data), data.split(b"\n")
-    i, j = rng.randrange(len(rows)), rng.randrange(len(rows))
-    if kind == "characters":
-        for _ in range(rng.randint(1, 3)):
-            new[rng.randrange(len(new))] = rng.randrange(32, 127)
-    elif kind == "bytes":
-        for _ in range(rng.randint(1, 4)):
-            new[rng.randrange(len(new))] = rng.randrange(256)
-    elif kind == "delete":
-        del rows[i]
-    elif kind == "repeat":
-        rows.insert(j, rows[i])
-    elif kind == "cut":
-        return data[: rng.randrange(len(data))]
-    elif kind == "swap":
-        rows[i], rows[j] = rows[j], rows[i]
-    elif kind == "number":
-        hit = rng.choice(list(re.finditer(rb"-?\d+\.\d+", data)))
-        other = rng.choice([b"nan", b"9999.99", b"-1e30", b"0.000", b"1e400", b"", b"-0.5"])
-        return data[: hit.start()] + other.rjust(hit.end() - hit.start()) + data[hit.end() :]
-    else:
-        at = rng.randrange(len(rows[i]) + 1)
-        rows[i] = rows[i][:at] + b" " * rng.randint(1, 3) + rows[i][at:]
-    return bytes(new) if kind in ("characters", "bytes") else b"\n".join(rows)
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Sound files of several peptides, by kind."""
+    path, found = tmp_path_factory.mktemp("sources") / "x.pdb", {"pdb": [], "cif": []}
+    for sequence in SOURCES:
+        made = prepare_sequence(sequence)
+        write_pdb(made.topology, made.positions, path)
+        found["pdb"].append(path.read_text())
+        found["cif"].append(mmcif(made))
+    return found
 
 
-@pytest.mark.parametrize("suffix", [".pdb", ".cif"])
-def test_mutations_are_prepared_or_refused(good, tmp_path, suffix):
-    data = good["AA" if suffix == ".pdb" else "cif"].encode()
-    path, outcomes = tmp_path / f"x{suffix}", {"prepared": 0, "refused": 0}
-    for seed in range(75):
-        path.write_bytes(mutated(data, random.Random(seed)))
-        start = time.monotonic()
-        try:
-            assert prepare(path).topology.getNumAtoms() >= 10
-            outcomes["prepared"] += 1
-        except InputError as error:
-            outcomes["refused"] += len(str(error).splitlines())
-        assert time.monotonic() - start < 30
-    assert sum(outcomes.values()) == 75
-    assert min(outcomes.values()) > 10
+def outcome(path) -> str:
+    """`prepared` or `refused`, in less than half a minute; anything else is an error."""
+    start = time.process_time()
+    try:
+        found = prepare(path)
+    except InputError as error:
+        said = str(error)
+        assert said.startswith(f"{path}: expected ")
+        assert ", found" in said
+        assert "\n" not in said
+        assert len(said) < 600
+        return "refused"
+    finally:
+        assert time.process_time() - start < 30
+    assert np.isfinite(energy(found))
+    return "prepared"
+
+
+def energy(found: Prepared) -> float:
+    """Kilojoules a mole of a prepared peptide, without what prepared it."""
+    context = openmm.Context(
+        found.system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+    )
+    context.setPositions(found.positions)
+    return context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+
+
+def outcomes(sources, kind, seeds, path) -> Counter:
+    found = Counter()
+    for seed in seeds:
+        path.write_bytes(damaged(sources[kind][seed % len(SOURCES)], kind, seed))
+        found[outcome(path)] += 1
+    return found
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_damaged_files_are_prepared_or_refused(sources, tmp_path, kind):
+    each = len(CHANGES[kind])
+    found = outcomes(sources, kind, range(2 * each), tmp_path / f"x.{kind}")
+    assert found.total() == 2 * each
+    assert min(found["prepared"], found["refused"]) >= 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_thousand_damaged_files_are_prepared_or_refused(sources, tmp_path, kind):
+    """Prints how many of 1000 files end in a molecule of finite energy, and how many in one line."""
+    found = outcomes(sources, kind, range(1000, 2000), tmp_path / f"x.{kind}")
+    print(kind, dict(found))
+    assert found.total() == 1000
+    assert min(found["prepared"], found["refused"]) >= 50
+
+
+def test_damage_is_the_same_each_time_and_of_many_kinds(sources):
+    for kind in CHANGES:
+        text = sources[kind][0]
+        made = [damaged(text, kind, seed) for seed in range(60)]
+        assert made == [damaged(text, kind, seed) for seed in range(60)]
+        assert len(set(made)) > 50
+
+
+HEADING = "data_x\nloop_\n_atom_site.id\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\n"
+LARGE = {  # what would take a careless reader hours, or all of the memory
+    "open quotes": ("cif", lambda good: HEADING + "'x " * 100_000, "no ATOM|rows of 4"),
+    "closed quotes": ("cif", lambda good: HEADING + "'x'a " * 100_000, "rows of 4|expected a number"),
+    "long number": ("cif", lambda good: HEADING + "1 " + "1" * 300_000 + "x 1 1\n", "expected a number"),
+    "one residue of thousands": ("pdb", lambda good: "".join(_hydrogens(6000)) + "END\n", "found 6000"),
+    "too large": ("pdb", lambda good: " " * (LARGEST + 1), "found .* MB"),
+}
+
+
+def _hydrogens(count):
+    for i in range(count):
+        name = f"H{i % 10}{chr(65 + i // 10 % 26)}{chr(65 + i // 260 % 26)}"
+        yield f"ATOM      1 {name} ALA A   1    {i % 97:8.3f}{i % 89:8.3f}{i % 83:8.3f}  1.00  0.00           H\n"
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_files_are_refused_soon(good, tmp_path, name):
+    kind, make, message = LARGE[name]
+    path = tmp_path / f"x.{kind}"
+    path.write_text(make(good))
+    start = time.process_time()
+    refused(path, message)
+    assert time.process_time() - start < 10
+
+
+def test_an_empty_quoted_value_keeps_its_column(good, tmp_path):
+    path = tmp_path / "x.cif"
+    # the column of alternate locations
+    path.write_text(good["cif"].replace(" . ALA", " '' ALA", 3))
+    assert prepare(path).sequence == "AA"

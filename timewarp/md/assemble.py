@@ -34,6 +34,7 @@ WATER, IONS, NUCLEIC = (frozenset(names.split()) for names in (_WATER, _IONS, _N
 BOND = (0.08, 0.22)  # nm, between heavy atoms
 CONTACT = 0.15  # nm, the closest that heavy atoms come without a bond
 SAME = 0.06  # nm, below which two atoms are at the same place
+MOST = 100  # atoms of one residue; none of those known has 30
 
 
 def assemble(contents: Contents) -> tuple[list[Residue], list[tuple[int, int]], list[str]]:
@@ -102,6 +103,8 @@ def _one_chain(atoms: list[Atom]) -> None:
 def _residue(atoms: list[Atom], notices: list[str]) -> Residue:
     label = f"{atoms[0].residue} {atoms[0].number}".strip()
     kept = _one_conformation(atoms, label, notices)
+    if len(kept) > MOST:
+        raise InputError(f"expected the atoms of one residue at {label}, found {len(kept)}; renumber the residues")
     names = list(dict.fromkeys(a.residue for a in kept))
     if len(names) > 1:
         raise InputError(f"expected one residue at number {kept[0].number}, found {' and '.join(names)}; renumber them")

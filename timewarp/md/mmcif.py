@@ -10,7 +10,8 @@ import numpy as np
 from timewarp.md.faults import InputError
 from timewarp.md.record import Atom, Contents, number
 
-_TOKEN = re.compile(r"""'(?:[^']|'(?=\S))*'(?=\s|$)|"(?:[^"]|"(?=\S))*"(?=\s|$)|\#.*|\S+""")
+_WORD = re.compile(r"\S+")
+_CLOSE = {quote: re.compile(rf"{quote}(?=\s|$)") for quote in "'\""}
 _PREFIX = "_atom_site."
 
 
@@ -82,7 +83,7 @@ def _loop(text: str) -> tuple[list[str], list[str], bool]:
             columns.append(token[len(_PREFIX) :])
         elif word.startswith("_"):
             heading, columns = False, []
-        elif heading and columns and token:
+        elif heading and columns and (token or quoted):
             values.append(token)
     return columns, values, False
 
@@ -99,14 +100,30 @@ def _tokens(text: str) -> Iterator[tuple[str, bool]]:
                 field.append(line)
         elif line.startswith(";"):
             field = [line[1:]]
+        elif any(mark in line for mark in "'\"#"):
+            yield from _quoted(line)
         else:
-            for match in _TOKEN.finditer(line):
-                token = match.group()
-                if token.startswith("#"):
-                    yield "", False
-                elif len(token) > 1 and token[0] in "'\"" and token[-1] == token[0]:
-                    yield token[1:-1], True
-                else:
-                    yield token, False
+            for word in line.split():
+                yield word, False
     if field is not None:
         raise InputError("expected the end of a text field, found the end of the file; fetch the file again")
+
+
+def _quoted(line: str) -> Iterator[tuple[str, bool]]:
+    """The words of a line with quotes or a comment, in one pass however many quotes are left open."""
+    at, open_ended = 0, set()
+    while match := _WORD.search(line, at):
+        mark, at = line[match.start()], match.end()
+        if mark == "#":
+            yield "", False
+            return
+        close = None
+        if mark in _CLOSE and mark not in open_ended:
+            close = _CLOSE[mark].search(line, match.start() + 1)
+            if close is None:
+                open_ended.add(mark)
+        if close is None:
+            yield match.group(), False
+        else:
+            at = close.end()
+            yield line[match.start() + 1 : close.start()], True

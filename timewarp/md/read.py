@@ -12,7 +12,7 @@ from timewarp.md.pdb import read_pdb
 from timewarp.md.record import Contents
 
 SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
-LARGEST = 50_000_000  # bytes; a peptide in water has a few million
+LARGEST = 16_000_000  # bytes; a peptide in water has a few million, and this many are read in seconds
 
 
 def read(path: str | os.PathLike) -> Contents:

@@ -10,6 +10,7 @@ import numpy as np
 
 from timewarp.md.faults import InputError
 
+LONGEST = 40  # characters of a number
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -54,7 +55,7 @@ def number(text: str, what: str, where: str) -> float:
     """
     text = text.strip()
     known = text.lower().lstrip("+-") in ("nan", "inf", "infinity")
-    if not known and not _NUMBER.fullmatch(text):
+    if not known and (len(text) > LONGEST or not _NUMBER.fullmatch(text)):
         raise InputError(f"expected a number for {what}, found {text[:20]!r} in {where}; write the file again")
     if known or not math.isfinite(float(text)):
         raise InputError(f"expected finite {what}, found {text[:20]} in {where}; remove or correct that atom")
