@@ -1,5 +1,7 @@
 """A budget of energy evaluations is spent and counted as it is said to be."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -51,7 +53,7 @@ def test_a_draw_costs_an_energy_and_a_gradient_for_each_newton_step(shards):
     judge = Judge.read(shards / "GG.safetensors")
     counted = Counted(judge.peptide.potential)
     judge.peptide.response.energy = counted
-    flow = Internal(INTERNAL).eval().requires_grad_(False)
+    flow = Internal(replace(INTERNAL, harmonics=12)).eval().requires_grad_(False)
     rng = torch.Generator().manual_seed(0)
     draws = drawn(bound(flow, judge.peptide), counted, judge.peptide.molecule.reference.float(), 12, rng)
     assert draws.cost == judge.peptide.response.steps + 1

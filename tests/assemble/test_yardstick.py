@@ -1,10 +1,18 @@
 """Reference ensembles are made once, read back whole, and made again where the cache is no good."""
 
+import os
+
+import mdtraj
 import numpy as np
 import pytest
+import torch
 
 from timewarp.analysis.tica import Tica
+from timewarp.assemble.scores import distances
 from timewarp.assemble.yardstick import Yardstick, cache, kept
+from timewarp.assemble.yardsticks import Recipe, Stopped, yardstick
+from timewarp.md.energy import OpenMMEnergy
+from timewarp.md.system import prepare_sequence
 
 
 @pytest.fixture
@@ -44,6 +52,40 @@ def test_without_a_place_to_write_it_is_made_each_time(made, tmp_path, monkeypat
     (tmp_path / "file").write_text("not a directory")
     monkeypatch.setenv("TIMEWARP_CACHE", str(tmp_path / "file" / "cache"))
     assert kept({}, "AA", lambda: made) is made
+
+
+def test_openmm_can_be_the_reference_and_is_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setenv("TIMEWARP_CACHE", str(tmp_path))
+    prepared, recipe = prepare_sequence("GG"), Recipe(frames=20, nanoseconds=0.0004)
+
+    def asked():
+        return any(tmp_path.glob("md-*/run/topology.pdb"))
+
+    with pytest.raises(Stopped):
+        yardstick(prepared, 310.0, recipe, lambda *_: None, asked)
+    found = yardstick(prepared, 310.0, recipe, lambda *_: None, lambda: False)
+    assert found.positions.shape == (2, 20, 17, 3)
+    assert found.facts["method"] == "MD"
+    expected = OpenMMEnergy(prepared.system, 310.0, "Reference")(torch.as_tensor(found.positions[1, :3]).double())
+    np.testing.assert_allclose(found.energy[1, :3], expected.numpy(), atol=0.01)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["AA", "ACE-ALA-NME"])
+def test_tempering_agrees_with_openmm(name, capsys):
+    """Run with `pytest -m long -s`; TIMEWARP_REFERENCE_NS (2 if unset) of MD, which is kept in the cache."""
+    nanoseconds = float(os.environ.get("TIMEWARP_REFERENCE_NS", "2"))
+    prepared = prepare_sequence(name)
+    exact, md = (
+        yardstick(prepared, 310.0, Recipe(2000, n), lambda *_: None, lambda: False) for n in (0.0, nanoseconds)
+    )
+    topology = mdtraj.Topology.from_openmm(prepared.topology)
+    between = distances(topology, exact.tica, *((y.positions[0], y.energy[0]) for y in (exact, md)))
+    with capsys.disabled():
+        print(f"\n{name}: tempering against {nanoseconds:g} ns of MD {between}")
+        print(f"  halves of tempering {dict(exact.floors)}\n  halves of MD {dict(md.floors)}")
+    for key in ("e_w2", "t_w2"):
+        assert between[key] < 2 * max(exact.floors[key], md.floors[key])
 
 
 def test_the_cache_is_the_users_and_never_the_repository(monkeypatch, tmp_path):

@@ -54,7 +54,7 @@ class Recipe:
     nanoseconds: float = 0.0
     seconds: float = 1800.0
     starts: int = 256
-    lag: float = 20.0
+    lag: float = 10.0
     every: float = 1.0
 
 
