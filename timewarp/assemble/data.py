@@ -139,7 +139,8 @@ def names(settings: DataSettings) -> tuple[list[str], list[str]]:
     excluded: dict[str, None] = {}
     for word in settings.sequences:
         if random_word := RANDOM.fullmatch(word):
-            wanted |= dict.fromkeys(drawn(*map(int, random_word.groups()), settings.seed, {*never, *wanted}))
+            shortest, longest, count = random_word.groups()
+            wanted |= dict.fromkeys(drawn(int(shortest), int(longest), int(count), settings.seed, {*never, *wanted}))
             continue
         for name in (title(parse(sequence)) for sequence in expanded(word, settings.seed)):
             (excluded if name in never else wanted)[name] = None

@@ -1,0 +1,149 @@
+"""Aggregate MD speed in one run: batched Langevin dynamics against OpenMM, each with one process a core."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from typing import Any
+
+import torch
+
+from timewarp.energy import Potential
+from timewarp.kernel import run
+from timewarp.mcmc.dynamics import Langevin
+from timewarp.state import State
+
+DAY = 86_400e-3  # ns a day of one ps a second
+STEP = 0.002  # ps, unconstrained
+REPLICAS = 256  # of each process
+SETTLED = 0.2  # s, after which a step is timed
+
+
+@dataclass(frozen=True)
+class MDSpeed:
+    """How fast both are, ns a day of all processes together.
+
+    Attributes:
+        peptide, atoms: what was run.
+        processes, replicas: one process a core; replicas of each of ours.
+        batched: ours, at `STEP`.
+        openmm: OpenMM's `tuned` protocol, at `openmm_step`.
+    """
+
+    peptide: str
+    atoms: int
+    device: str
+    processes: int
+    replicas: int
+    step: float
+    openmm_step: float
+    batched: float
+    openmm: float
+
+    @property
+    def ratio(self) -> float:
+        return self.batched / self.openmm
+
+    def row(self) -> dict[str, Any]:
+        """For a table."""
+        return {
+            "peptide": self.peptide, "atoms": self.atoms, "device": self.device, "processes": self.processes,
+            "replicas": self.replicas, "step_fs": 1000 * self.step, "openmm_step_fs": 1000 * self.openmm_step,
+            "ns_per_day": self.batched, "openmm_ns_per_day": self.openmm, "ratio": self.ratio,
+        }  # fmt: skip
+
+
+def md_speed(
+    sequence: str = "AA",
+    seconds: float = 10.0,
+    device: str = "cpu",
+    processes: int | None = None,
+    replicas: int = REPLICAS,
+    compiled: bool = True,
+    told: Callable[[str], None] = lambda _: None,
+) -> MDSpeed:
+    """Measure one peptide: OpenMM's `tuned` MD and ours in turn, for `seconds` each.
+
+    Args:
+        sequence: of the peptide; AA has 23 atoms.
+        seconds: of each of the two, after what is done once.
+        device: of ours; on a GPU it has one process.
+        processes: of OpenMM, and of ours on a CPU; one a core if not given.
+        replicas: of each of our processes.
+        compiled: whether the potential is.
+        told: gets a line for each.
+    """
+    cores = processes or len(os.sched_getaffinity(0))
+    ours = cores if device == "cpu" else 1
+    theirs = _together(_openmm, [(sequence, seconds, seed) for seed in range(cores)])
+    told(f"{sequence}: OpenMM {sum(r for _, _, r in theirs):.0f} ns/day in {cores} processes")
+    batched = _together(_batched, [(sequence, seconds, seed, device, replicas, compiled) for seed in range(ours)])
+    atoms, openmm_step, _ = theirs[0]
+    rates = (sum(rate for *_, rate in results) for results in (batched, theirs))
+    speed = MDSpeed(sequence, atoms, device, cores, replicas, STEP, openmm_step, *rates)
+    told(f"{sequence}: batched {speed.batched:.0f} ns/day in {ours} processes, {speed.ratio:.1f} times as much")
+    return speed
+
+
+def _together(work: Callable, asked: list[tuple]) -> list[tuple[int, float, float]]:
+    """What `work` gives for each, all at once in a process of its own; the clock starts when all are ready."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(asked), context, _begin, (context.Barrier(len(asked)),)) as pool:
+        return [one.result() for one in [pool.submit(work, *arguments) for arguments in asked]]
+
+
+_ready: Barrier
+
+
+def _begin(barrier: Barrier) -> None:
+    global _ready
+    _ready = barrier
+    os.environ["OPENMM_CPU_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+def _openmm(sequence: str, seconds: float, seed: int) -> tuple[int, float, float]:
+    from timewarp.md.reference import LangevinMD
+    from timewarp.md.system import prepare_sequence
+
+    prepared = prepare_sequence(sequence)
+    x = torch.tensor(prepared.positions)[None]
+    kernel = LangevinMD.of(prepared, "tuned", interval=1.0)
+    rate = _rate(kernel, State.at(x, 3, torch.Generator().manual_seed(seed)), seconds, seed)
+    step = kernel.integration.step
+    return x.shape[1], step, rate * kernel.stride * kernel.frames * step * DAY
+
+
+def _batched(
+    sequence: str, seconds: float, seed: int, device: str, replicas: int, compiled: bool
+) -> tuple[int, float, float]:
+    from timewarp.assemble.data import loader
+
+    molecule = loader(sequence)()
+    potential = Potential(molecule, device=device, compiled=compiled)
+    rng = torch.Generator(device).manual_seed(seed)
+    x = molecule.reference.float().to(device).repeat(replicas, 1, 1)
+    kernel = Langevin.of(molecule, potential, timestep=STEP, steps=20)
+    rate = _rate(kernel, State.at(x, 3, rng), seconds, seed, rng)
+    return molecule.atoms, STEP, rate * kernel.steps * replicas * STEP * DAY
+
+
+def _rate(kernel, start: State, seconds: float, seed: int, rng: torch.Generator | None = None) -> float:
+    """Steps of the kernel a second, once the first ones are over."""
+    rng = rng or torch.Generator().manual_seed(seed)
+    state, began = kernel.init(start), time.perf_counter()
+    while time.perf_counter() - began < SETTLED:
+        *_, (state, _) = run(kernel, state, 2, rng)
+    _ready.wait()
+    began, steps = time.perf_counter(), 0
+    while (spent := time.perf_counter() - began) < seconds or not steps:
+        *_, (state, _) = run(kernel, state, 1, rng)
+        if state.positions.is_cuda:
+            torch.cuda.synchronize()
+        steps += 1
+    return steps / spent
