@@ -77,6 +77,19 @@ def test_what_was_appended_can_be_read_back(tmp_path):
     assert log["step"][:, 0].tolist() == list(range(1, 8))
 
 
+def test_of_every_few_frames_one_is_read_back(tmp_path):
+    walk(tmp_path / "run", 11)
+    with RunDirectory.open(tmp_path / "run", IDENTITY, resume=True) as run:
+        whole, thin, positions = run.log(), run.log(4), run.positions()
+    assert thin["step"][:, 1].tolist() == [1, 5, 9]
+    assert torch.equal(thin["potential_kj_per_mol"], whole["potential_kj_per_mol"][::4])
+    means = torch.stack([part.mean(0) for part in whole["accepted"].split(4)])
+    assert torch.allclose(thin["accepted"], means)
+    for chain in range(CHAINS):
+        read = Trajectory(tmp_path / "run" / f"chain-{chain:03d}.dcd", ATOMS).read(1, 10, 4)
+        assert torch.equal(torch.from_numpy(read), positions[1:10:4, chain])
+
+
 @pytest.mark.parametrize("steps", [9, 10, 12])
 def test_a_stopped_run_goes_on_as_one_left_alone(tmp_path, steps):
     walk(tmp_path / "whole", 20)
@@ -210,6 +223,16 @@ def test_resuming_nothing_starts_at_the_beginning(tmp_path):
     walk(tmp_path / "early", 3, save_every=100, finish=False)  # died before its first snapshot
     walk(tmp_path / "early", 6, resume=True)
     assert contents(tmp_path / "early") == contents(tmp_path / "fresh")
+
+
+def test_a_snapshot_of_which_a_bit_changed_is_refused():
+    raw = Snapshot({"x": torch.arange(9.0)}, torch.Generator().get_state(), {"step": 3}).encode()
+    assert Snapshot.decode(raw).meta == {"step": 3}
+    for place in range(1, 40):
+        changed = bytearray(raw)
+        changed[-place] ^= 1
+        with pytest.raises(ValueError, match="bits have changed"):
+            Snapshot.decode(bytes(changed))
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])

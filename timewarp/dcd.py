@@ -69,12 +69,12 @@ class Trajectory:
         with self.path.open("r+b") as file:
             os.fsync(file.fileno())
 
-    def read(self, start: int = 0) -> Float32[ndarray, "frames atoms 3"]:
-        """The positions in nm, from frame `start` on."""
-        count = max(self.frames() - start, 0)
-        with self.path.open("rb") as file:
-            file.seek(len(self._header(0)) + start * self._frame.itemsize)
-            block = np.frombuffer(file.read(count * self._frame.itemsize), self._frame)
+    def read(self, start: int = 0, stop: int | None = None, every: int = 1) -> Float32[ndarray, "frames atoms 3"]:
+        """The positions in nm, from frame `start` on, up to `stop` where it is given; of each `every` the first."""
+        if not (count := self.frames()):
+            return np.zeros((0, self.atoms, 3), dtype=np.float32)
+        # mapped, so that what is left out takes no memory
+        block = np.memmap(self.path, self._frame, "r", len(self._header(0)), (count,))[start:stop:every]
         return np.swapaxes(block["axes"]["values"], 1, 2).astype(np.float32) / ANGSTROM
 
     @property

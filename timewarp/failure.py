@@ -20,8 +20,9 @@ def _bad_input() -> tuple[type[Exception], ...]:
     from timewarp.md.faults import InputError
     from timewarp.resources import ResourceMissing
     from timewarp.settings import SettingsError
+    from timewarp.training.checkpoint import CheckpointError
 
-    return InputError, SettingsError, DirectoryRefused, ResourceMissing, typer.TyperException
+    return InputError, SettingsError, DirectoryRefused, ResourceMissing, CheckpointError, typer.TyperException
 
 
 def _spoken(error: Exception) -> bool:

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -142,14 +143,24 @@ class RunDirectory:
         with _guard(self.path):
             return torch.from_numpy(np.stack([t.read(start)[: self.frames - start] for t in self._trajectories], 1))
 
-    def log(self) -> dict[str, Float[Tensor, "frames chains"]]:
-        """The columns `step`, `potential_kj_per_mol` and `accepted` of the log, float64."""
+    def log(self, every: int = 1) -> dict[str, Float[Tensor, "frames chains"]]:
+        """The columns `step`, `potential_kj_per_mol` and `accepted` of the log, float64.
+
+        Of `every` frames the first is given, with the mean of `accepted` over all of them.
+        """
         self.flush()
+        names, chains = HEADER.decode().strip().split(",")[1:], len(self._trajectories)
+        found = np.zeros((-(-self.frames // every), chains, len(names)))
         with _guard(self.path), (self.path / "log.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        shape = (self.frames, len(self._trajectories))
-        names = HEADER.decode().strip().split(",")[1:]
-        return {n: torch.tensor([float(row[n]) for row in rows], dtype=torch.float64).reshape(shape) for n in names}
+            for i, row in enumerate(csv.reader(islice(file, 1, None))):
+                frame, chain = divmod(i, chains)
+                place, after = divmod(frame, every)
+                kept, values = found[place, chain], list(map(float, row[1:]))
+                if not after:
+                    kept[:] = values
+                else:
+                    kept[-1] += (values[-1] - kept[-1]) / (after + 1)
+        return {name: torch.from_numpy(found[..., i].copy()) for i, name in enumerate(names)}
 
     def report(self, values: Mapping[str, Any], page: str) -> None:
         """Write report.json (what is not finite becomes null) and report.html."""

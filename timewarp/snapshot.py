@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,8 +43,9 @@ class Snapshot:
     def encode(self) -> bytes:
         """The snapshot as a safetensors file."""
         tensors = {f"tensor.{name}": t.detach().cpu().clone().contiguous() for name, t in self.tensors.items()}
-        plain = {"format": FORMAT, "meta": dict(self.meta), "run": dict(self.run)}
-        return save(tensors | {_RNG: self.rng.cpu().clone()}, {"timewarp": json.dumps(plain)})
+        tensors[_RNG] = self.rng.cpu().clone()
+        plain = {"format": FORMAT, "sum": _sum(tensors), "meta": dict(self.meta), "run": dict(self.run)}
+        return save(tensors, {"timewarp": json.dumps(plain)})
 
     @classmethod
     def decode(cls, raw: bytes) -> Snapshot:
@@ -56,9 +58,19 @@ class Snapshot:
             length = int.from_bytes(raw[:8], "little")
             plain = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["timewarp"])
             flat = load(raw)
+            if plain.get("sum", total := _sum(flat)) != total:
+                raise ValueError("its bits have changed since it was written")
             rng, meta, run = flat.pop(_RNG), plain["meta"], plain["run"]
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not a whole snapshot of a run: {error}") from error
         if plain["format"] != FORMAT:
             raise ValueError(f"expected a snapshot of format {FORMAT}, got {plain['format']}")
         return cls({name.removeprefix("tensor."): t for name, t in flat.items()}, rng, meta, run)
+
+
+def _sum(tensors: Mapping[str, Tensor]) -> int:
+    """A check sum of the bits of all tensors."""
+    total = 0
+    for name in sorted(tensors):
+        total = zlib.crc32(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy(), total)
+    return total

@@ -40,3 +40,16 @@ def test_another_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected the columns"):
         read(tmp_path, "a,b\n1,2\n")
     assert read(tmp_path, HEADER) == []
+
+
+def test_of_every_few_lines_the_first_is_kept_with_the_mean_of_what_was_accepted(tmp_path):
+    rows = [(chain, step, -step, int(step % 3 == chain)) for step in range(1, 12) for chain in (0, 1)]
+    text = HEADER + "".join(f"{','.join(map(str, row))}\n" for row in rows)
+    read(tmp_path, text)
+    thin = read_log(tmp_path / "log.csv", 4)
+    for chain, log in enumerate(thin):
+        whole = np.array([row[1:] for row in rows if row[0] == chain], dtype=float)
+        assert log.steps.tolist() == [1, 5, 9]
+        assert log.potential.tolist() == [-1, -5, -9]
+        np.testing.assert_allclose(log.accepted, [whole[i : i + 4, 2].mean() for i in (0, 4, 8)])
+        assert 0 < log.acceptance()[-1] < 1

@@ -45,8 +45,13 @@ class Ensemble:
         return cls(tuple(table), angles, tuple(number for number, _ in centres), volumes)
 
     @classmethod
-    def load(cls, topology_pdb: Path, trajectories: Sequence[Path]) -> Ensemble:
+    def load(cls, topology_pdb: Path, trajectories: Sequence[Path], every: int = 1) -> Ensemble:
         """The ensemble of trajectory files, one a chain; all are cut to the shortest, from the end.
+
+        Args:
+            topology_pdb: the molecule.
+            trajectories: DCD files.
+            every: of so many frames the first is taken, and the others are not read.
 
         Raises:
             ValueError: if there is no trajectory.
@@ -56,7 +61,7 @@ class Ensemble:
         if not trajectories:
             raise ValueError("expected at least one trajectory, got none; name the chain-*.dcd files of a run")
         topology = mdtraj.load_pdb(str(topology_pdb), standard_names=False).topology
-        chains = [_read(topology, path) for path in trajectories]
+        chains = [_read(topology, path, every) for path in trajectories]
         frames = min(chain.angles.shape[1] for chain in chains)
         return cls(
             chains[0].table,
@@ -103,20 +108,22 @@ class Ensemble:
         return int(np.any(np.sign(self.volumes) != np.sign(self.volumes[0, 0]), axis=-1).sum())
 
 
-def _read(topology, path) -> Ensemble:
-    parts = [Ensemble.of(topology, block[None]) for block in _blocks(topology, path)]
+def _read(topology, path, every) -> Ensemble:
+    parts = [Ensemble.of(topology, block[None]) for block in _blocks(topology, path, every)]
     if not parts:
         return Ensemble.of(topology, np.zeros((1, 0, topology.n_atoms, 3), dtype=np.float32))
     join = [np.concatenate([getattr(part, field) for part in parts], axis=1) for field in ("angles", "volumes")]
     return Ensemble(parts[0].table, join[0], parts[0].centres, join[1])
 
 
-def _blocks(topology, path):
+def _blocks(topology, path, every):
+    trajectory = Trajectory(Path(path), topology.n_atoms)
     try:
-        positions = Trajectory(Path(path), topology.n_atoms).read()
+        frames = trajectory.frames()
     except ValueError:  # another program's file
         import mdtraj
 
-        yield from (part.xyz for part in mdtraj.iterload(str(path), top=topology, chunk=CHUNK))
+        yield from (part.xyz for part in mdtraj.iterload(str(path), top=topology, chunk=CHUNK, stride=every))
         return
-    yield from (positions[i : i + CHUNK] for i in range(0, len(positions), CHUNK))
+    step = CHUNK * every
+    yield from (trajectory.read(i, i + step, every) for i in range(0, frames, step))

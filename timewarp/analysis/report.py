@@ -41,6 +41,7 @@ def write_report(
     trajectories: Sequence[Path],
     log_csv: Path,
     ess: Callable[[np.ndarray], float] | None = None,
+    every: int = 1,
 ) -> str:
     """The text of `report.html`, self-contained, for what is in `report.json` and the files beside it.
 
@@ -53,9 +54,10 @@ def write_report(
         trajectories: one file a chain.
         log_csv: the energies; a missing file leaves its figures out.
         ess: bulk effective sample size of [chains, draws], for the errors of populations.
+        every: of so many frames one is looked at.
     """
-    ensemble = Ensemble.load(topology_pdb, trajectories)
-    log = read_log(log_csv) if Path(log_csv).exists() else []
+    ensemble = Ensemble.load(topology_pdb, trajectories, every)
+    log = read_log(log_csv, every) if Path(log_csv).exists() else []
     temperature = float(report.get("temperature") or 310.0)
     thermal = kT(temperature)
     name = str(report.get("peptide") or Path(topology_pdb).stem)
@@ -65,8 +67,8 @@ def write_report(
         [
             f"<h1>{escape(name)}</h1>",
             _head(report, temperature),
-            _caveats(ensemble),
-            section("Main figures", grid([_facts(report, ensemble), _diagnostics(report)])),
+            _caveats(ensemble, every),
+            section("Main figures", grid([_facts(report, ensemble, every), _diagnostics(report)])),
             section("States", *states_panels(ensemble, temperature, ess)) if some else "",
             section("Backbone", grid(backbone_panels(ensemble, thermal))) if some else "",
             section("Slow coordinates", *slow_panels(ensemble, thermal)) if some else "",
@@ -101,8 +103,10 @@ def _head(report, temperature) -> str:
     return verdict_box(kind, headline, [_sentence(r) for r in report.get("reasons") or []], note)
 
 
-def _caveats(ensemble: Ensemble) -> str:
+def _caveats(ensemble: Ensemble, every: int) -> str:
     lines = []
+    if every > 1:
+        lines.append(f"Of every {every} saved frames this page shows one.")
     if not ensemble.frames:
         lines.append("No frames were saved, so there is nothing to show.")
     if ensemble.left_out:
@@ -115,9 +119,11 @@ def _caveats(ensemble: Ensemble) -> str:
     return "".join(paragraph(line) for line in lines)
 
 
-def _facts(report, ensemble: Ensemble) -> str:
+def _facts(report, ensemble: Ensemble, every: int) -> str:
     rows = [(label, _number(report[key], key)) for key, label in FACTS if report.get(key) is not None]
-    return table(None, [*rows, ("saved frames", f"{ensemble.chains} x {ensemble.frames}")])
+    return table(
+        None, [*rows, ("saved frames" if every == 1 else "frames looked at", f"{ensemble.chains} x {ensemble.frames}")]
+    )
 
 
 def _diagnostics(report) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LIMITS = ("pdb", "out", "steps", "seconds", "device", "resume")  # what a resumed run may change
 POTENTIAL = "potential energy"  # the observable beside the dihedrals
+MOST = 400_000  # frames of all chains that are looked at, so that a run of any length can be judged
 
 
 @runtime_checkable
@@ -81,7 +82,10 @@ def finish(
     directory.flush()
     trajectories = sorted(directory.path.glob("chain-*.dcd"))
     topology = directory.path / "topology.pdb"
-    ensemble, log = Ensemble.load(topology, trajectories), directory.log()
+    every = -(-directory.frames * settings.chains // MOST) or 1
+    ensemble, log = Ensemble.load(topology, trajectories, every), directory.log(every)
+    if every > 1:
+        notices = [*notices, f"of every {every} frames one was judged, so that each ESS is a lower bound"]
     observables = ensemble.observables() | {POTENTIAL: log["potential_kj_per_mol"].T.numpy()}
     rates = log["accepted"].mean(0).tolist() if tally.proposed and directory.frames else None
     biased = not exact if biased is None else biased
@@ -109,7 +113,7 @@ def finish(
         **({"by_kernel": tally.by_kernel} if hasattr(tally, "by_kernel") else {}),
         **more,
     }
-    page = write_report(values, topology, trajectories, directory.path / "log.csv", bulk_ess)
+    page = write_report(values, topology, trajectories, directory.path / "log.csv", bulk_ess, every)
     directory.report(values, page)
     return values
 

@@ -57,11 +57,16 @@ class Checkpoint:
         try:
             facts = json.loads(card.read_text())
             tensors = load_file(weights)
-        except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
-            raise CheckpointError(f"expected a checkpoint at {path}, found damaged files: {error}") from error
+        except (ValueError, RecursionError, SafetensorError) as error:
+            raise CheckpointError(
+                f"expected a checkpoint at {path}, found damaged files; fetch it again: {error}"
+            ) from error
         if not isinstance(facts, dict) or facts.get("version") != VERSION:
             found = facts.get("version") if isinstance(facts, dict) else type(facts).__name__
             raise CheckpointError(f"expected a checkpoint of version {VERSION} at {path}, found {found}")
+        for name, values in tensors.items():
+            if not values.isfinite().all():
+                raise CheckpointError(f"expected finite weights at {path}, found others in {name}; train it again")
         return cls(tensors, facts)
 
 
