@@ -220,6 +220,10 @@ def data(
     from_export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Take the molecules from such a directory.")
     ] = None,
+    redraw: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw the frames of its shards anew, by a checkpoint's chains.")
+    ] = None,
+    checkpoint: Checkpoint = DataSettings.checkpoint,
     seconds: Limit = None,
     seed: Seed = 0,
     device: On = Device.AUTO,
@@ -231,7 +235,8 @@ def data(
     settings = DataSettings(
         sequences=tuple(sequences or ()), exclude=tuple(exclude), out=out or export,  # type: ignore[arg-type]
         walkers=walkers, frames=frames, warm_up=warm_up, tempering=tempering, temperature=temperature,
-        export=export is not None, from_export=from_export, seconds=seconds, seed=seed, device=device, resume=resume,
+        export=export is not None, from_export=from_export, redraw=redraw, checkpoint=checkpoint, seconds=seconds,
+        seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("data", settings)
 

@@ -192,10 +192,14 @@ class DataSettings(RunSettings):
     tempering: bool = False  # each walker is the coldest rung of a ladder, in place of a hot start
     export: bool = False
     from_export: Path | None = None
+    redraw: Path | None = None  # shards whose frames are drawn anew by exact chains of `checkpoint`
+    checkpoint: str = "2aa"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.from_export is None:
+        if self.redraw is not None:
+            _require(not (self.export or self.from_export), "--redraw", "it without --export and --from-export", "both")
+        elif self.from_export is None:
             _require(self.sequences, "SEQUENCE...", "at least one", "none")
         else:
             _require(not self.export, "--export", "one of --export and --from-export", "both")

@@ -14,12 +14,17 @@ from pathlib import Path
 
 from timewarp.assemble import exported
 from timewarp.assemble.directory import claimed
+from timewarp.assemble.flows import load_flow
 from timewarp.assemble.generate import Recipe, generate
 from timewarp.assemble.manifest import write_manifest
+from timewarp.assemble.redrawn import redraw
 from timewarp.atomic import write_atomically
 from timewarp.claim import compare
+from timewarp.flow.internal import Internal
+from timewarp.resources import checkpoint_path
 from timewarp.settings import DataSettings, Device, Progress, Report, SettingsError, Stop
 from timewarp.state import Molecule
+from timewarp.training.checkpoint import Checkpoint
 
 EVERY_DIPEPTIDE = "all-dipeptides"
 RANDOM = re.compile(r"random-(\d+)-(\d+)x(\d+)")
@@ -37,6 +42,8 @@ def data(settings: DataSettings, progress: Progress, stop: Stop) -> Report:
     """
     if settings.device is Device.CUDA:
         raise SettingsError("--device: expected cpu or auto for timewarp data, got cuda; torsion moves run on the CPU")
+    if settings.redraw is not None:
+        return renew(settings, settings.redraw, progress, stop)
     if settings.from_export is not None:
         wanted = list(exported.chosen(settings.from_export, settings.sequences))
         return make(settings, wanted, [], partial(exported.reader, settings.from_export), progress, stop)
@@ -97,6 +104,39 @@ def make(
         f"{len(there)} were there, {remain} remain, {len(excluded)} left out as excluded; "
         f"halves or starts of {len(unmixed)} of {len(rows)} do not agree",
     }
+
+
+def renew(settings: DataSettings, source: Path, progress: Progress, stop: Stop) -> Report:
+    """The shards of `source`, those of `settings.sequences` where there are any, with frames of a checkpoint's chains.
+
+    Raises:
+        SettingsError: if there are none, or the checkpoint cannot draw them.
+    """
+    flow = load_flow(Checkpoint.load(checkpoint_path(settings.checkpoint).with_suffix("")))
+    if not isinstance(flow, Internal) or flow.config.velocities:
+        raise SettingsError("--checkpoint: expected an internal flow without velocity channels, got another")
+    shards = sorted(source.glob("*.safetensors"))
+    if settings.sequences:
+        wanted, _ = names(settings)
+        shards = [path for path in shards if path.stem in wanted]
+    if not shards:
+        raise SettingsError(f"--redraw: expected shards (NAME.safetensors) in {source}, found none")
+    made: list[str] = []
+
+    def told(line: str) -> None:
+        made.append(line)
+        progress(len(made) / len(shards), line)
+
+    identity = {"seed": settings.seed, "frames": settings.frames, "checkpoint": settings.checkpoint}
+    with claimed(settings.out, ("data.json", "*.safetensors"), settings.resume):
+        record = settings.out / "data.json"
+        if record.exists():
+            compare(settings.out, json.loads(record.read_text()), identity)
+        write_atomically(record, json.dumps(identity, indent=1).encode() + b"\n")
+        compiled = len(shards) > 3 and shutil.which("c++") is not None
+        written = redraw(shards, flow, settings.out, settings.frames, settings.seed, told, stop, compiled)
+        write_manifest(settings.out)
+    return {"peptides": written, "message": f"drew {written} peptides anew, of {len(shards)} in {source}"}
 
 
 def export(settings: DataSettings, wanted: list[str], excluded: list[str], progress: Progress, stop: Stop) -> Report:
