@@ -76,6 +76,7 @@ def _chains(settings: SampleSettings | ExploreSettings, progress: Progress, stop
     prepared = prepare(settings.pdb)
     path = checkpoint_path(settings.checkpoint)
     checkpoint = Checkpoint.load(path.with_suffix(""))
+    load_flow(checkpoint)  # one that cannot be used is refused before anything is written
     identity = reporting.identity(settings, prepared)
     with RunDirectory.open(settings.out, identity, settings.resume) as directory:
         saved = directory.saved
