@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +22,7 @@ from timewarp.assemble.peptide import Peptide
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.internal import Internal
 from timewarp.resources import checkpoint_path
-from timewarp.settings import AdaptSettings, Progress, Report, SettingsError, Stop
+from timewarp.settings import AdaptSettings, Progress, Report, SampleSettings, SettingsError, Stop
 from timewarp.state import Molecule
 from timewarp.training.checkpoint import Checkpoint
 
@@ -73,7 +73,7 @@ def adapt(settings: AdaptSettings, progress: Progress, stop: Stop) -> Report:
 
 def adapted_to(
     peptide: Peptide, prepared: Prepared, parent: Checkpoint, name: str, minutes: float, seed: int,
-    progress: Progress, stop: Stop,
+    progress: Progress, stop: Stop, stages: int = SampleSettings.anneal,
 ) -> tuple[Adapted, Checkpoint]:  # fmt: skip
     """Adapt for so many minutes; what was learned, and the checkpoint of it.
 
@@ -86,6 +86,7 @@ def adapted_to(
         seed: of everything random.
         progress: told the share that is done, and a few words.
         stop: whether to stop early with what was learned.
+        stages: by which proposals are to relax in sampling.
 
     Raises:
         SettingsError: if the parent is not an internal flow without velocities.
@@ -95,7 +96,8 @@ def adapted_to(
         raise SettingsError(
             f"--checkpoint: expected an internal flow without velocities to adapt, got {name}, which is another kind"
         )
-    adapted = Adaptation(peptide, flow, 60 * minutes, CONFIG, seed, progress, stop)()
+    config = replace(CONFIG, stages=stages)
+    adapted = Adaptation(peptide, flow, 60 * minutes, config, seed, progress, stop)()
     before = parent.card.get("adaptation", {})
     facts = {
         "parent": name,
@@ -110,7 +112,7 @@ def adapted_to(
     }
     card = {key: parent.card[key] for key in ("kind", "config", "units", "data", "provenance") if key in parent.card}
     card |= {"steps": parent.card.get("steps", 0) + adapted.steps, "metrics": {"acceptance": adapted.after}}
-    card |= {"settings": asdict(CONFIG), "adaptation": facts}
+    card |= {"settings": asdict(config), "adaptation": facts}
     chart = {f"{CHART}{key}": value for key, value in peptide.chart.arrays().items()}
     return adapted, Checkpoint({**adapted.flow.state_dict(), **chart}, card)
 

@@ -73,7 +73,7 @@ class AdaptationConfig:
     bound: float = 3.0
     measures: int = 6
     stages: int = 4
-    fit: FitConfig = field(default_factory=lambda: FitConfig(learning_rate=2e-4, warm_up=20, ema=100, weight_decay=0.0))
+    fit: FitConfig = field(default_factory=lambda: FitConfig(learning_rate=1e-4, warm_up=20, ema=100, weight_decay=0.0))
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Adapted:
     """A flow, and how it became what it is.
 
     Attributes:
-        flow: the best of those that were measured, the parent among them.
+        flow: the best of those that were measured, or the parent where that is no worse.
         thermal: configurations from which chains may start.
         before: acceptance of the parent.
         after: of the flow.
@@ -125,7 +125,8 @@ class Adaptation:
         self.proposal = cast(InternalProposal, bound(model, peptide))
         self.judged = FactoredInternal(cast(InternalProposal, bound(self.averaged, peptide)))
         self.trace: list[dict[str, Any]] = []
-        self.best = copy.deepcopy(parent.state_dict())
+        self.parent = copy.deepcopy(parent.state_dict())
+        self.best: dict[str, Tensor] | None = None  # of the weights that were measured on the way
 
     def __call__(self) -> Adapted:
         config = self.config
@@ -137,7 +138,7 @@ class Adaptation:
         self.own, _ = drawn(self.proposal, self.peptide, config.draws, self.rng)
         first = time.monotonic()
         due = [self._share() + (1 - self._share()) * (k + 1) / config.measures for k in range(config.measures - 1)]
-        while self._share() < 1 - 2 * self.cost / self.seconds and not self.stop():
+        while not self.stop() and (not self.fit.step or self._share() < 1 - 4 * self.cost / self.seconds):
             if self.fit.step % config.every == 0:
                 self._refresh()
             self.fit.advance(None)
@@ -151,11 +152,23 @@ class Adaptation:
             self._tell("learning")
         if self.fit.step:
             self._measure()
-        flow = copy.deepcopy(self.averaged)
-        flow.load_state_dict(self.best)
-        rates = [row["acceptance"] for row in self.trace]
+        before, after = self._compared()
         seconds = time.monotonic() - self.began
-        return Adapted(flow.eval(), self.pool, rates[0], max(rates), self.trace, self.fit.step, seconds)
+        return Adapted(self.averaged.eval(), self.pool, before, after, self.trace, self.fit.step, seconds)
+
+    def _compared(self) -> tuple[float, float]:
+        """The acceptance of the parent and of the best, which become one where that is no better."""
+        if self.best is None:
+            self.averaged.load_state_dict(self.parent)
+            return self.trace[0]["acceptance"], self.trace[0]["acceptance"]
+        self.averaged.load_state_dict(self.parent)
+        before = self._rate()  # anew, on chains that have come as far as those of the best
+        self.averaged.load_state_dict(self.best)
+        after = self._rate()
+        if after > before:
+            return before, after
+        self.averaged.load_state_dict(self.parent)
+        return before, before
 
     def _share(self) -> float:
         return (time.monotonic() - self.began) / self.seconds
@@ -184,10 +197,19 @@ class Adaptation:
             self._tell("walking")
         return torch.cat(kept), config.walkers
 
-    @torch.no_grad()
     def _measure(self) -> None:
-        """The acceptance of the averaged weights on held-out chains, which go on meanwhile; the best is kept."""
+        """Note the acceptance of the averaged weights; of those that have learned, the best are kept."""
         began = time.monotonic()
+        rate = self._rate()
+        learned = [row["acceptance"] for row in self.trace[1:]]
+        if self.trace and rate > max(learned, default=0.0):
+            self.best = copy.deepcopy(self.averaged.state_dict())
+        self.cost = time.monotonic() - began
+        self.trace.append({"seconds": round(began - self.began, 2), "steps": self.fit.step, "acceptance": rate})
+
+    @torch.no_grad()
+    def _rate(self) -> float:
+        """The acceptance of the averaged weights on held-out chains, which go on meanwhile."""
         path = Annealed(self.peptide.potential, self.judged, self.config.stages)
         given = self.judged.draw(len(self.held), self.rng)
         noise, _, fresh = path.forward(given, self.rng)
@@ -196,14 +218,10 @@ class Adaptation:
         old = path.backward(given, (stiff - given.centre) / given.scale, self.rng)
         fresh, old = (w.nan_to_num(-torch.inf, -torch.inf, -torch.inf) for w in (fresh, old))
         rate = acceptance(fresh, old)
-        rate = rate if isfinite(rate) else 0.0
-        if not self.trace or rate > max(row["acceptance"] for row in self.trace):
-            self.best = copy.deepcopy(self.averaged.state_dict())
         zero = torch.zeros_like(old)
         accepted = metropolis(zero, zero, torch.where(fresh.isfinite(), fresh - old, fresh), self.rng)
         self.held = torch.where(accepted[:, None, None], new, self.held)
-        self.cost = time.monotonic() - began
-        self.trace.append({"seconds": round(began - self.began, 2), "steps": self.fit.step, "acceptance": rate})
+        return rate if isfinite(rate) else 0.0
 
     @torch.no_grad()
     def _refresh(self) -> None:

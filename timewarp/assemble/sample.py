@@ -91,11 +91,11 @@ def _chains(settings: SampleSettings | ExploreSettings, progress: Progress, stop
         starts, frozen = None, directory.path / NAME
         if not saved:
             reporting.begin(directory, prepared, settings.chains)
-        if minutes and not saved:
-            known_as = str(settings.checkpoint)
+        if isinstance(settings, SampleSettings) and minutes and not saved:
             adapted, learned = adapted_to(
-                peptide, prepared, checkpoint, known_as, minutes, settings.seed, progress, stop
-            )
+                peptide, prepared, checkpoint, str(settings.checkpoint), minutes, settings.seed,
+                progress, stop, settings.anneal,
+            )  # fmt: skip
             learned.save(frozen)
             starts = adapted.thermal.positions
         if minutes:
