@@ -273,7 +273,7 @@ class RaceSettings(RunSettings):
     """`timewarp bench`: effective samples a second of every method on peptides, `seconds` of each, set-up and all."""
 
     peptides: tuple[str, ...]  # files, or sequences
-    seconds: float | None = 60.0
+    seconds: float = 60.0  # type: ignore[assignment]
     methods: tuple[str, ...] = ()  # none for all
     checkpoints: tuple[str, ...] = ("2aa",)
     chains: int = 10  # of `timewarp sample`, in each process
@@ -284,7 +284,6 @@ class RaceSettings(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.peptides, "timewarp bench", "peptides, or --energy, or --compare with files", "nothing")
-        _require(self.seconds is not None, "--seconds", "a number", self.seconds)
         _require(self.checkpoints, "--checkpoint", "at least one", "none")
         _require(self.chains >= 1, "--chains", "1 or more", self.chains)
         _require(self.cores is None or self.cores >= 1, "--threads", "1 or more", self.cores)

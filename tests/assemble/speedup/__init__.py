@@ -1,0 +1,1 @@
+"""Laws of the benchmark of samplers, and one real run."""

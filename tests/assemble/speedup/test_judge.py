@@ -1,0 +1,146 @@
+"""Chains of a known law get the effective samples that they are worth, and chains that are stuck get none."""
+
+import numpy as np
+import pytest
+
+from timewarp.assemble.speedup.bound import most_effective_samples
+from timewarp.assemble.speedup.judge import autocorrelation, judged, published_ess, until_all
+from timewarp.assemble.speedup.ranking import ranked
+from timewarp.assemble.speedup.record import Record
+from timewarp.assemble.speedup.table import table
+from timewarp.assemble.speedup.target import Sides
+
+from . import toy
+
+FLIP = 0.1
+TIME = (1 + (1 - 2 * FLIP)) / (1 - (1 - 2 * FLIP))  # frames for an effective one: 9
+# ranks within a state are noise: between two normal halves there is 2/pi of the variance
+RANKED = 1 + (TIME - 1) * 2 / np.pi
+
+
+@pytest.fixture(scope="module")
+def target():
+    return toy.target()
+
+
+def judge(target, state, seed=3, **facts):
+    rng = np.random.default_rng(seed)
+    return judged(toy.records(rng, state, **facts), target, 310.0)
+
+
+def test_a_markov_chain_is_worth_what_its_autocorrelation_says(target):
+    state = toy.jumps(np.random.default_rng(2), 4, 2000, FLIP, FLIP)
+    row, curves = judge(target, state, acceptance=0.25)
+    kept = 0.9 * state.size
+    assert row["gates"] == []
+    assert row["missed_basins"] == []
+    assert row["ess"] == pytest.approx(kept / RANKED, rel=0.2)
+    assert row["ess_per_second"] == pytest.approx(row["ess"] / 10)
+    assert row["ess_per_second_sampling"] == pytest.approx(row["ess"] / 8)
+    assert row["published_ess"] == pytest.approx(kept / TIME, rel=0.2)
+    assert row["crossings"] == pytest.approx(FLIP * state.size, rel=0.15)
+    assert row["ess"] < row["ess_bound"] < 2 * row["ess"]
+    assert (row["acceptance"], row["chains"], row["processes"]) == (0.25, 4, 2)
+    assert row["states_seconds"] < 2.1
+    seconds, value = (np.array(curves["autocorrelation"][name]) for name in ("seconds", "value"))
+    step = 8.0 / 2000
+    early = seconds < 6 * step
+    np.testing.assert_allclose(value[early], (1 - 2 * FLIP) ** (seconds[early] / step), atol=0.06)
+
+
+def test_a_chain_that_is_stuck_wins_nothing(target):
+    free, _ = judge(target, toy.jumps(np.random.default_rng(2), 4, 800, FLIP, FLIP))
+    stuck, _ = judge(target, np.zeros((4, 800), dtype=int))
+    assert stuck["ess"] > free["ess"]  # its noise mixes at once
+    assert len(stuck["missed_basins"]) == 1
+    assert any("missed" in reason for reason in stuck["gates"])
+    assert stuck["states_seconds"] is None
+    assert stuck["crossings"] == 0
+    head = {"peptide": "AA", "atoms": 23, "machine": "abacus", "load": 1.0, "budget": 10.0}
+    rows = ranked([head | free | {"method": "md-tuned"}, head | stuck | {"method": "sample"}])
+    assert rows[0]["speedup"] == 1
+    assert (rows[1]["speedup"], rows[1]["states_speedup"]) == (0, 0)
+    line = next(line for line in table(rows).splitlines() if line.startswith("  sample"))
+    assert f"({stuck['ess_per_second']:.3g})" in line
+    assert "basin missed" in line
+
+
+def test_chains_stuck_in_different_basins_fail_by_r_hat(target):
+    state = np.repeat([[0], [1], [0], [1]], 500, axis=1)
+    row, _ = judge(target, state)
+    assert row["missed_basins"] == []
+    assert any(reason.startswith("R-hat") for reason in row["gates"])
+
+
+def test_wrong_populations_fail_though_all_else_is_right():
+    state = toy.jumps(np.random.default_rng(2), 4, 2000, FLIP, FLIP)
+    row, _ = judge(toy.target(share=0.2), state)
+    assert [reason.split()[0] for reason in row["gates"]] == ["population"]
+    assert row["population_gap"] > 10
+
+
+def test_a_biased_method_is_judged_by_the_states_that_it_finds(target):
+    rng = np.random.default_rng(2)
+    row, _ = judged(toy.records(rng, toy.jumps(rng, 4, 50, FLIP, FLIP)), target, 310.0, biased=True)
+    assert row["ess"] is None
+    assert row["states_seconds"] < 10
+    other = toy.row(method="md-paper", states_seconds=60.0)
+    found = ranked([other, toy.row(method="explore", **row)])[1]
+    assert found["speedup"] is None
+    assert found["states_speedup"] == pytest.approx(60.0 / row["states_seconds"])
+
+
+def test_without_a_frame_nothing_is_claimed(target):
+    row, curves = judged([Record.empty(2, 23, 7.0), Record.empty(2, 23, 8.0)], target, 310.0)
+    assert (row["ess"], row["ess_per_second"], row["seconds"]) == (0, 0, 8)
+    assert row["gates"] == ["0 frames a chain, fewer than 20"]
+    assert curves == {}
+
+
+def test_the_published_protocol_sees_one_chain_at_a_time():
+    rng = np.random.default_rng(5)
+    rho, noise = 0.9, rng.standard_normal((4, 20_000))
+    for k in range(1, noise.shape[1]):
+        noise[:, k] = rho * noise[:, k - 1] + np.sqrt(1 - rho**2) * noise[:, k]
+    assert published_ess(noise) == pytest.approx(noise.size * (1 - rho) / (1 + rho), rel=0.1)
+    apart = noise + np.array([[0.0], [9.0], [0.0], [9.0]])
+    assert published_ess(apart) == pytest.approx(published_ess(noise))
+    np.testing.assert_allclose(autocorrelation(noise)[:8], rho ** np.arange(8), atol=0.03)
+
+
+@pytest.mark.parametrize(("up", "down"), [(0.01, 0.01), (0.002, 0.02)])
+def test_crossings_bound_what_a_two_state_chain_is_worth(up, down):
+    """The effective size of a chain of T frames is T (f + g) / (2 - f - g), f and g the chances to cross."""
+    share, frames, low = up / (up + down), 2000, 0
+    worth = frames * (up + down) / (2 - up - down)
+    for seed in range(40):
+        state = toy.jumps(np.random.default_rng(seed), 1, frames, up, down).astype(float)
+        bound = most_effective_samples(Sides(0.1, 0.9, share).crossings(state), share)
+        low += bound < worth
+    assert low <= 5  # the limit is one of 95 %
+    crossings = 2 * frames * share * (1 - share) * (up + down)
+    assert most_effective_samples(round(crossings), share) < 3 * worth
+
+
+def test_no_crossing_bounds_too_and_so_does_the_time():
+    assert most_effective_samples(0, 0.5) == pytest.approx(6.0, abs=0.01)
+    assert most_effective_samples(0, 0.5, picoseconds=40.0, timescale=200.0) == pytest.approx(6.0, abs=0.01)
+    assert most_effective_samples(0, 0.5, picoseconds=4000.0, timescale=200.0) == pytest.approx(10.0)
+    with pytest.raises(ValueError, match="shares within"):
+        most_effective_samples(0, 1.0)
+
+
+def test_turning_back_halfway_is_no_crossing():
+    sides = Sides.of(np.repeat([0.0, 1.0], [300, 100]) + 0.01 * np.sin(np.arange(400)))
+    assert sides.share == pytest.approx(0.25)
+    assert (sides.low, sides.high) == (pytest.approx(0.25, abs=0.01), pytest.approx(0.75, abs=0.01))
+    assert sides.crossings(np.array([[-0.1, 0.5, 0.7, 0.5, -0.1], [-0.1, 0.5, 0.8, 0.5, -0.1]])) == 2
+    even = np.random.default_rng(0).normal(np.repeat([0.0, 9.0], 2000))
+    assert Sides.of(even).between == pytest.approx(2 / np.pi, rel=0.01)
+
+
+def test_states_count_once_all_were_seen_by_anybody():
+    words, seconds = [np.array([["a", "a", "b"]]), np.array([["a", "c"]])], [np.array([1.0, 2, 3]), np.array([4.0, 5])]
+    assert until_all(words, seconds, ["a", "b"]) == 3
+    assert until_all(words, seconds, ["a", "b", "c"]) == 5
+    assert until_all(words, seconds, ["a", "d"]) is None

@@ -1,0 +1,177 @@
+"""From the records of a method to its row: effective samples, gates, bounds, and when it had seen every state.
+
+Observables and estimators are those of the verdict of `timewarp sample`: rank-normalised split R-hat and bulk ESS of
+the slow coordinates, of the sine and cosine of every dihedral and of the energy; the worst counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from timewarp.analysis.convergence import verdict
+from timewarp.analysis.ensemble import Ensemble
+from timewarp.assemble.speedup.bound import most_effective_samples
+from timewarp.assemble.speedup.gates import complaints, farthest, missed
+from timewarp.assemble.speedup.record import Record
+from timewarp.assemble.speedup.target import Target
+from timewarp.mcmc.ess import autocorrelation_time, bulk_ess, rhat
+
+WARM_UP = 0.1  # of the frames, which are left out of the estimates; their time counts
+POINTS = 300  # of a curve that is kept for figures
+
+
+def judged(
+    records: Sequence[Record], target: Target, temperature: float, biased: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The row of a method, and curves of it.
+
+    Args:
+        records: of its processes; chains are cut to the shortest.
+        target: of the peptide.
+        temperature: K.
+        biased: by design, so that only the states that it finds count.
+
+    Returns:
+        the row: `ess` (None if `biased`), `seconds` (wall-clock, everything counted), `setup_seconds`,
+        `ess_per_second`, `ess_per_second_sampling` (set-up not counted), `published_ess_per_second`, `gates` (what was
+        failed), `ess_bound` and `ess_bound_per_second` (at most), `missed_basins`, `states_seconds` (None if never);
+        the curves: `autocorrelation` of the slowest coordinate and its `trace`, against wall-clock seconds.
+    """
+    seconds = max(record.end for record in records)
+    setup = max(record.setup for record in records)
+    records = [record for record in records if len(record.seconds)] or records
+    row: dict[str, Any] = {"seconds": seconds, "setup_seconds": setup, "processes": len(records)}
+    row["frames"] = frames = min(len(record.seconds) for record in records)
+    row["chains"] = sum(len(record.energy) for record in records)
+    row |= _told(records)
+    if not frames:
+        return row | _nothing(target, seconds, biased), {}
+    found = [target.words(record.positions) for record in records]
+    times = [record.seconds for record in records]
+    row["basins"] = len(target.shares)
+    row["missed_basins"] = missed(np.concatenate([words.ravel() for words in found]), target.shares)
+    row["states_seconds"] = until_all(found, times, list(target.shares))
+    slow = [target.slow(record.positions) for record in records]
+    curves = _curves(records, slow)
+    if biased:
+        return row | {"ess": None, "ess_per_second": None, "gates": []}, curves
+    skip = int(WARM_UP * frames)
+    kept = slice(skip, frames)
+    chains = np.concatenate([part[:, kept] for part in slow])
+    energy = np.concatenate([record.energy[:, kept] for record in records])
+    parts = [Ensemble.of(target.topology, record.positions[:, kept]).observables() for record in records]
+    observables = {f"TIC{k}": chains[..., k] for k in range(chains.shape[-1])}
+    observables |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    observables["potential energy"] = energy
+    held = verdict(observables, ess=bulk_ess, rhat=rhat)
+    sizes = {name: held["ess"][name] for name in observables}
+    words = np.concatenate([part[:, kept] for part in found])
+    basin, gap = farthest(words, target.shares, target.errors, temperature)
+    said = complaints(chains.shape[1], held["rhat"]["max"], row["missed_basins"], basin, gap)
+    crossings = sum(target.sides.crossings(part[..., 0]) for part in slow)
+    sides = target.sides
+    most = most_effective_samples(crossings, sides.share, row.get("picoseconds"), target.timescale, sides.between)
+    published = published_ess(chains[..., 0])
+    return row | {
+        "ess": held["ess"]["min"],
+        "slowest": min(sizes, key=lambda name: sizes[name]),
+        "ess_by_observable": sizes,
+        "rhat": held["rhat"]["max"],
+        "verdict": held["verdict"],
+        "gates": said,
+        "population_gap": gap,
+        "crossings": crossings,
+        "ess_bound": most,
+        "ess_bound_per_second": most / seconds,
+        "ess_per_second": held["ess"]["min"] / seconds,
+        "ess_per_second_sampling": held["ess"]["min"] / (seconds - setup) if seconds > setup else None,
+        "published_ess": published,
+        "published_ess_per_second": published / seconds,
+    }, curves
+
+
+def _nothing(target: Target, seconds: float, biased: bool) -> dict[str, Any]:
+    """The rest of a row without a frame."""
+    none = None if biased else 0.0
+    most = most_effective_samples(0, target.sides.share, between=target.sides.between)
+    return {
+        "basins": len(target.shares),
+        "missed_basins": list(target.shares),
+        "states_seconds": None,
+        "ess": none,
+        "ess_per_second": none,
+        "ess_bound": most,
+        "ess_bound_per_second": most / seconds,
+        "rhat": None,
+        "gates": [] if biased else complaints(0, None, [], "", 0.0),
+    }
+
+
+def published_ess(slow: Float[np.ndarray, "chains frames"]) -> float:
+    """The published protocol: the ESS of the slowest coordinate of one chain, from its autocorrelation alone.
+
+    Summed over the chains, which share the machine. It knows nothing of what a chain has not seen: a stuck chain may
+    have a large one.
+    """
+    if slow.shape[1] < 4:
+        return 0.0
+    times = [autocorrelation_time(chain[None]) for chain in slow]
+    return float(sum(slow.shape[1] / time for time in times if np.isfinite(time) and time > 0))
+
+
+def until_all(words: Sequence[np.ndarray], seconds: Sequence[np.ndarray], wanted: Sequence[str]) -> float | None:
+    """Wall-clock seconds until every wanted state had been in some chain of some process; None if that never was."""
+    first = dict.fromkeys(wanted, np.inf)
+    for part, times in zip(words, seconds, strict=True):
+        for name in wanted:
+            there = np.flatnonzero((part == name).any(axis=0))
+            if len(there):
+                first[name] = min(first[name], float(times[there[0]]))
+    last = max(first.values(), default=np.inf)
+    return float(last) if np.isfinite(last) else None
+
+
+def _told(records: Sequence[Record]) -> dict[str, Any]:
+    """What the processes say of themselves."""
+    facts = [record.facts for record in records]
+    found: dict[str, Any] = {}
+    rates = [f["acceptance"] for f in facts if f.get("acceptance") is not None]
+    found["acceptance"] = float(np.mean(rates)) if rates else None
+    for name in ("picoseconds", "evaluations"):
+        if all(name in f for f in facts):
+            found[name] = sum(f[name] for f in facts)
+    for name in ("platform", "checkpoint", "rungs"):
+        if name in facts[0]:
+            found[name] = facts[0][name]
+    return found
+
+
+def _curves(records: Sequence[Record], slow: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Of the slowest coordinate: the mean autocorrelation of the chains, and one chain against the time."""
+    longest = int(np.argmax([len(record.seconds) for record in records]))
+    record, chains = records[longest], slow[longest][..., 0]
+    frames = chains.shape[1]
+    if frames < 4:
+        return {}
+    keep = np.unique(np.linspace(0, frames - 1, min(POINTS, frames)).astype(int))
+    step = (record.end - record.setup) / frames
+    correlation = autocorrelation(chains)[: frames // 2]
+    lags = np.unique(np.geomspace(1, len(correlation), min(POINTS // 3, len(correlation))).astype(int)) - 1
+    return {
+        "trace": {"seconds": record.seconds[keep].round(3).tolist(), "slow": chains[0, keep].round(4).tolist()},
+        "autocorrelation": {"seconds": (lags * step).round(5).tolist(), "value": correlation[lags].round(4).tolist()},
+    }
+
+
+def autocorrelation(chains: Float[np.ndarray, "chains frames"]) -> Float[np.ndarray, " frames"]:
+    """The mean normalised autocorrelation about the mean of all chains; 1 at lag 0, or 0 if nothing moves."""
+    x = chains - chains.mean()
+    frames = x.shape[1]
+    power = np.abs(np.fft.rfft(x, 2 * frames, axis=1)) ** 2
+    products = np.fft.irfft(power, axis=1)[:, :frames] / np.arange(frames, 0, -1)
+    mean = products.mean(axis=0)
+    return mean / mean[0] if mean[0] > 0 else np.zeros(frames)

@@ -1,0 +1,85 @@
+"""The processes of a method: one a core, waited for, and ended when asked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from timewarp.assemble.speedup.job import Job
+from timewarp.assemble.speedup.record import Record
+from timewarp.settings import Stop
+
+PATIENCE = 20.0  # times its seconds, and as many minutes, is what a process may take in all
+POLL = 0.1  # s
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENMM_CPU_THREADS", "NUMBA_NUM_THREADS")
+
+
+class Halted(Exception):
+    """Asked to stop before the method was over."""
+
+
+class MethodFailed(RuntimeError):
+    """A process of a method failed; the message is what it said."""
+
+
+def together(jobs: Sequence[Job], stop: Stop, told: Callable[[float], None]) -> list[Record]:
+    """Run the jobs side by side, one thread each, and return what they leave.
+
+    Args:
+        jobs: of one method, asked for now.
+        stop: whether to end them and give up.
+        told: gets the seconds since they began, now and then.
+
+    Raises:
+        Halted: if `stop` said so; no process is left.
+        MethodFailed: if a process failed, or takes much longer than its time.
+    """
+    environment = os.environ | dict.fromkeys(THREADS, "1")
+    command = [sys.executable, "-m", "timewarp.assemble.speedup.worker"]
+    # a session of their own: Ctrl-C is heard here, and they are ended from here
+    running = [
+        subprocess.Popen(
+            [*command, job.encode()],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=Path(job.record).with_suffix(".log").open("wb"),
+            start_new_session=True,
+        )
+        for job in jobs
+    ]
+    limit = PATIENCE * (jobs[0].seconds + 60)
+    try:
+        while any(process.poll() is None for process in running):
+            if stop():
+                raise Halted
+            elapsed = jobs[0].elapsed()
+            if elapsed > limit:
+                raise MethodFailed(f"took longer than {limit:.0f} s")
+            if any(process.poll() not in (None, 0) for process in running):
+                break
+            told(elapsed)
+            time.sleep(POLL)
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.terminate()
+            process.wait()
+    for process, job in zip(running, jobs, strict=True):
+        if process.returncode > 0:
+            raise MethodFailed(_said(job, process.returncode))
+    if any(process.returncode for process in running):
+        raise MethodFailed(f"a process was ended by signal {-min(process.returncode for process in running)}")
+    return [Record.read(Path(job.record)) for job in jobs]
+
+
+def _said(job: Job, status: int) -> str:
+    error = Path(job.record).with_suffix(".error")
+    if error.exists():
+        return error.read_text()
+    lines = Path(job.record).with_suffix(".log").read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"ended with status {status}"

@@ -1,0 +1,88 @@
+"""The table of a benchmark, for a person: a line a method, peptide by peptide, then what the medians are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+Row = Mapping[str, Any]
+HEAD = ("method", "ESS", "ESS/s", "sampling", "set-up s", "accepted", "R-hat", "states s", "published", "speed-up",
+        "over paper")  # fmt: skip
+
+
+def table(rows: Sequence[Row], failed: Mapping[str, str] | None = None) -> str:
+    """All rows, with what each failed; ESS a second of a method that failed a gate stands in brackets."""
+    lines: list[str] = []
+    for peptide in dict.fromkeys(row["peptide"] for row in rows):
+        mine = [row for row in rows if row["peptide"] == peptide]
+        cells = [HEAD, *(tuple(cells_of(row).values()) for row in mine)]
+        widths = [max(len(line[k]) for line in cells) for k in range(len(HEAD))]
+        lines.append(f"{peptide}, {mine[0]['atoms']} atoms, {mine[0]['machine']}, {mine[0]['budget']:g} s a method")
+        for line, row in zip(cells, [None, *mine], strict=True):
+            text = "  ".join(
+                cell.ljust(width) if k == 0 else cell.rjust(width)
+                for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            lines.append(f"  {text}" + (f"  {'; '.join(row['gates'])}" if row and row["gates"] else ""))
+    lines += [f"median speed-up of {name}: {text}" for name, text in medians(rows).items()]
+    if rows:
+        lines.append(
+            "ESS of the slowest observable; ESS/s: everything counted; sampling: set-up not counted; in brackets: a "
+            "gate was failed; >=: MD failed a gate, and the most that it can have reached stands for it; states: until "
+            "all basins of the reference were seen; published: the slowest TICA component of single chains, no gates"
+        )
+        load = max(row["load"] for row in rows)
+        loose = sorted({row["peptide"] for row in rows if row.get("reference_agrees") is False})
+        lines.append(f"load of the machine when a method began: up to {load:.1f}")
+        lines += [f"the halves of the reference do not agree yet: {', '.join(loose)}"] if loose else []
+    lines += [f"failed: {name}: {reason}" for name, reason in (failed or {}).items()]
+    return "\n".join(lines)
+
+
+def cells_of(row: Row) -> dict[str, str]:
+    """The cells of a row, by `HEAD`."""
+    failed = bool(row["gates"])
+    acceptance = row.get("acceptance")
+    sound = (
+        row["method"],
+        number(row["ess"], failed),
+        number(row["ess_per_second"], failed),
+        number(row.get("ess_per_second_sampling"), failed),
+        f"{row['setup_seconds']:.1f}",
+        "-" if acceptance is None else f"{acceptance:.1%}",
+        "-" if row.get("rhat") is None else f"{row['rhat']:.3f}",
+        "never" if row["states_seconds"] is None else f"{row['states_seconds']:.1f}",
+        number(row.get("published_ess_per_second"), failed),
+        times(row, "speedup"),
+        times(row, "speedup_paper"),
+    )
+    return dict(zip(HEAD, sound, strict=True))
+
+
+def number(value: float | None, bracketed: bool = False) -> str:
+    """Three digits, in brackets where they do not count."""
+    text = "-" if value is None else f"{value:.3g}"
+    return f"({text})" if bracketed and value is not None else text
+
+
+def times(row: Row, name: str) -> str:
+    """A speed-up: `120x`, `>= 120x` if it is a lower bound, `0` after a failed gate."""
+    value = row.get(name)
+    if value is None:
+        return "-"
+    if value == 0:
+        return "0"
+    return f"{'>= ' if row.get(f'{name}_at_least') else ''}{value:.3g}x"
+
+
+def medians(rows: Sequence[Row]) -> dict[str, str]:
+    """The median speed-up of each method over the peptides, those that failed counting as 0; of two or more."""
+    found = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method and row.get("speedup") is not None]
+        if len(mine) > 1 and not method.startswith("md-"):
+            middle = median(row["speedup"] for row in mine)
+            bound = ">= " if any(row["speedup_at_least"] for row in mine) else ""
+            found[method] = f"{bound}{middle:.3g}x over the fastest MD, {len(mine)} peptides"
+    return found
