@@ -96,13 +96,14 @@ class SampleSettings(ChainSettings):
     checkpoint: str = "2aa"
     width: int = 100  # proposals at once
     adapt: float | None = None  # minutes of adaptation before the first frame; None for none
-    anneal: int = 2  # steps by which a proposal relaxes before it is tested, where the flow can; 0 for none
+    # steps by which a proposal relaxes before it is tested, where the flow can; 0 for none, None for as many as fit
+    anneal: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.width >= 1, "--width", "1 or more", self.width)
         _require(self.adapt is None or 0 < self.adapt < math.inf, "--adapt", "more than 0 minutes", self.adapt)
-        _require(self.anneal >= 0, "--anneal", "0 or more", self.anneal)
+        _require(self.anneal is None or self.anneal >= 0, "--anneal", "0 or more", self.anneal)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +274,7 @@ class RaceSettings(RunSettings):
     """`timewarp bench`: effective samples a second of every method on peptides, `seconds` of each, set-up and all."""
 
     peptides: tuple[str, ...]  # files, or sequences
-    seconds: float = 60.0  # type: ignore[assignment]
+    seconds: float = 60.0
     methods: tuple[str, ...] = ()  # none for all
     checkpoints: tuple[str, ...] = ("2aa",)
     chains: int = 10  # of `timewarp sample`, in each process

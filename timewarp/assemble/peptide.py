@@ -16,6 +16,7 @@ from timewarp.mcmc.torsions import Torsions, TorsionState
 from timewarp.state import Molecule, Positions
 
 CONFORMERS = 16  # over which the curvature of the full energy is averaged
+STIFF_A_STAGE = 20
 WALKERS = 64
 WARM_UP = 80  # torsion moves of each walker, the first half of them hot
 

@@ -135,8 +135,9 @@ def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Any, tuple[
     if isinstance(settings, ExploreSettings):
         rise = settings.rise / units.kT(settings.temperature)
         return Explore(energy, proposal, rise, peptide.same_hand), (FLOW,)
-    if settings.anneal and isinstance(proposal, InternalProposal) and not proposal.channels:
-        flow: Kernel = Annealed(energy, FactoredInternal(proposal), settings.anneal, settings.width)
+    stages = peptide.stages if settings.anneal is None else settings.anneal
+    if stages and isinstance(proposal, InternalProposal) and not proposal.channels:
+        flow: Kernel = Annealed(energy, FactoredInternal(proposal), stages, settings.width)
     elif proposal.memoryless:
         flow = Independence(energy, proposal, settings.width)
     else:
