@@ -143,10 +143,26 @@ def test_the_chart_is_not_taken_for_another_molecule(adapted, folder, tmp_path):
     assert adapting.chart_of(checkpoint, other, energy_of(other, 310.0)[1], 310.0) is None
 
 
-def test_the_parent_is_kept_where_nothing_improves(folder, peptide):
+@pytest.mark.parametrize(
+    ("rates", "kept"),
+    [((0.5, 0.7, 0.6, 0.55), True), ((0.5, 0.7, 0.6, 0.65), False), ((0.5, 0.0, 0.0, 0.0), True)],
+    ids=["worse", "better", "ruined"],
+)
+def test_the_parent_is_kept_where_nothing_improves(folder, peptide, monkeypatch, rates, kept):
+    """The acceptance of the parent, of what was learned, and at the end of both again, which alone counts."""
     parent = load_flow(Checkpoint.load(folder / "parent"))
-    wrecked = replace(TINY, fit=FitConfig(learning_rate=1e3, warm_up=1, ema=1.0))
-    result = Adaptation(peptide, parent, 1.5, wrecked, 0, silent, never)()
+    told = iter(rates)
+    made = Adaptation(peptide, parent, 1e6, replace(TINY, walk=1e-6, kept=1), 0, silent, lambda: made.fit.step >= 2)
+    monkeypatch.setattr(made, "_rate", lambda: next(told))
+    result = made()
+    assert (result.before, result.after) == ((0.6, max(0.6, rates[3])) if rates[1] else (0.5, 0.5))
+    assert same(result.flow.state_dict(), parent.state_dict()) == kept
+
+
+def test_weights_that_are_ruined_are_not_kept(folder, peptide):
+    parent = load_flow(Checkpoint.load(folder / "parent"))
+    ruinous = replace(TINY, fit=FitConfig(learning_rate=1e3, warm_up=1, ema=1.0))
+    result = Adaptation(peptide, parent, 0.5, ruinous, 0, silent, never)()
     assert result.steps > 0
     assert result.after == result.before > 0
     assert same(result.flow.state_dict(), parent.state_dict())
@@ -195,7 +211,8 @@ def test_chains_that_go_on_by_draws_reach_the_target():
     rng = torch.Generator().manual_seed(0)
 
     def at(x):
-        return Conformations({"torsions": x[:, None]}, -0.5 * (x - 1).square(), x, x[:, None, None].expand(-1, 1, 3))
+        target = 5 - 0.5 * (x - 1).square()  # known up to a constant, which must not matter
+        return Conformations({"torsions": x[:, None]}, target, x, x[:, None, None].expand(-1, 1, 3))
 
     def weight(c):
         return c.target + 0.5 * (c.free / 2).square()
