@@ -22,7 +22,7 @@ from timewarp.assemble.peptide import Peptide
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.internal import Internal
 from timewarp.resources import checkpoint_path
-from timewarp.settings import AdaptSettings, Progress, Report, SampleSettings, SettingsError, Stop
+from timewarp.settings import AdaptSettings, Progress, Report, SettingsError, Stop
 from timewarp.state import Molecule
 from timewarp.training.checkpoint import Checkpoint
 

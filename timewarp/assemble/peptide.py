@@ -85,6 +85,11 @@ class Peptide:
         away = torch.cos(turns - self.chart.prepared[:, 2].to(turns.dtype))
         return ((away > 0) | ~self.chart.stiff[:, 2]).all(-1)
 
+    @property
+    def stages(self) -> int:
+        """Steps by which a proposal relaxes: the log weights of more coordinates spread more, as their number."""
+        return max(1, round(self.chart.stiffs / STIFF_A_STAGE))
+
     def walk(self, steps: int = 1) -> Torsions:
         """Torsion moves of this peptide, exact at its temperature.
 
