@@ -96,7 +96,7 @@ def reference_ensemble(
 
 
 def prepared(
-    peptide: Peptide, ladders: int, rng: torch.Generator, warm_up: int = 3 * WARM_UP
+    peptide: Peptide, ladders: int, rng: torch.Generator, warm_up: int | None = None
 ) -> tuple[Tempering, Ladders]:
     """The sampler, its rungs spaced and frozen; half of the ladders begin at the prepared structure.
 
@@ -104,8 +104,9 @@ def prepared(
         peptide: with its chart and potential.
         ladders: independent samplers.
         rng: of all random numbers.
-        warm_up: torsion moves of each replica, a third of them before the pilot.
+        warm_up: torsion moves of each replica, a third of them before the pilot; 3 `WARM_UP` if not given.
     """
+    warm_up = 3 * WARM_UP if warm_up is None else warm_up
     walk = peptide.walk(2)
     heats = torch.logspace(0, 1, PILOT, base=HOTTEST, dtype=torch.float64)
     anywhere = warm(walk, walk.begin(ladders * PILOT, rng), warm_up // 3, rng)
