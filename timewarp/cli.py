@@ -308,7 +308,7 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Turns of each side of --energy.")] = BenchSettings.rounds,
     slice: Annotated[float, typer.Option(metavar="S", help="Seconds a turn of --energy.")] = BenchSettings.slice,
     seconds: Annotated[
-        float | None, typer.Option(metavar="S", help="Of each method, 60 if absent; with --energy the limit of all.")
+        float | None, typer.Option(metavar="S", help="Of sampling, each method, 60 if absent; of all with --energy.")
     ] = None,
     seed: Seed = 0,
     device: On = Device.AUTO,

@@ -271,7 +271,7 @@ class BenchSettings(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RaceSettings(RunSettings):
-    """`timewarp bench`: effective samples a second of every method on peptides, `seconds` of each, set-up and all."""
+    """`timewarp bench`: effective samples a second of every method on peptides; `seconds` of sampling each."""
 
     peptides: tuple[str, ...]  # files, or sequences
     seconds: float = 60.0

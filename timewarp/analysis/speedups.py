@@ -109,8 +109,10 @@ def _lengths(figure, rows, colours):
         if mine:
             axes.scatter([], [], s=26, color=colour, label=method)
     axes.set(title="Hollow: a gate was failed", xlabel="atoms", ylabel="ESS a second")
-    _logarithmic(axes, [r["ess_per_second"] for r in rows if r["ess_per_second"]])
-    axes.legend()
+    rates = [r["ess_per_second"] for r in rows if r["ess_per_second"]]
+    _logarithmic(axes, rates)
+    if rates:
+        axes.legend()
 
 
 def _correlations(figure, peptides, curves, colours):

@@ -16,7 +16,7 @@ class Job:
         pdb: the peptide's file.
         method: a name of `methods.METHODS`.
         record: where the `Record` goes; a directory of the same name without suffix is for files on the way.
-        seconds: wall-clock from `began` to the end of sampling, set-up and all.
+        seconds: of sampling, wall-clock, set-up apart.
         began: `time.time()` when the method was asked for.
         parent: process that asks; when it is gone, so is the interest.
     """
@@ -45,6 +45,6 @@ class Job:
         """Seconds since the method was asked for."""
         return time.time() - self.began
 
-    def over(self) -> bool:
-        """Whether the time is over, or nobody waits any more."""
-        return self.elapsed() > self.seconds or os.getppid() != self.parent
+    def over(self, setup: float) -> bool:
+        """Whether the time is over that began after `setup` seconds, or nobody waits any more."""
+        return self.elapsed() - setup > self.seconds or os.getppid() != self.parent

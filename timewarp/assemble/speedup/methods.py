@@ -125,7 +125,7 @@ def _alone(job: Job, frames: Iterator[Any], atoms: int) -> Record:
     """One chain, until the time is over."""
     setup = end = job.elapsed()
     positions, energies, seconds, picoseconds = [], [], [], 0.0
-    while not job.over():
+    while not job.over(setup):
         frame = next(frames)
         end = job.elapsed()
         positions.append(frame.positions)
@@ -146,7 +146,7 @@ def _side_by_side(job: Job, states: Iterator[Any]) -> Record:
         positions.append(state.positions.float().cpu().numpy())
         energies.append(state.energy.double().cpu().numpy() * units.kT(job.temperature))
         seconds.append(job.elapsed())
-        if job.over():
+        if job.over(setup):
             break
     return Record(np.stack(positions, 1), np.stack(energies, 1), np.array(seconds), setup, seconds[-1])
 
@@ -157,7 +157,7 @@ def _command(job: Job, settings: Any, call: Callable[..., Any]) -> Record:
 
     def stop() -> bool:
         asked.append(job.elapsed())
-        return job.over()
+        return job.over(asked[0])
 
     report = call(settings, lambda *_: None, stop)
     paths = sorted(settings.out.glob("chain-*.dcd"))

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from timewarp.md.system import Prepared
 
 ROWS, OPTIONS, CURVES, WORK = "bench.json", "options.json", "curves.json", "work"
-QUICK = Recipe(lag=5.0, starts=64, seconds=150.0)  # of a reference with few frames
+QUICK = Recipe(lag=5.0, starts=64, seconds=400.0)  # of a reference with few frames
 
 
 def race(settings: RaceSettings, progress: Progress, stop: Stop) -> Report:
     """Measure every method on every peptide, and leave `bench.json`, `curves.json` and figures.
+
+    Each samples for the same time. What it takes before that is not cut short, and counts in its ESS a second.
 
     A row is written as soon as it is there; with `resume`, rows that are there stay. A method that fails is told of.
 
