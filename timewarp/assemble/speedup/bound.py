@@ -1,34 +1,32 @@
-"""An upper bound of what chains are worth that are too short to tell.
+"""What chains can be worth at most that are too short to tell.
 
 The effective sample size of chains that hardly crossed, taken from their own autocorrelation, says how fast they move
-within a basin. What they can be worth at most is told by how often they crossed, and by how long a crossing takes.
+within a basin. It is too large, for it knows nothing of what they have not seen; how often they crossed, and how long
+a crossing takes, say how large the true one can be.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 CONFIDENCE = 0.95
 
 
 def most_effective_samples(
-    crossings: int,
-    share: float,
-    picoseconds: float | None = None,
-    timescale: float | None = None,
-    between: float = 1.0,
+    crossings: int, share: float, between: float = 1.0, estimates: Sequence[float] = ()
 ) -> float:
-    """The larger of two upper bounds, of crossings and of times.
+    """The largest of the `estimates`, or what the crossings allow, if that is less.
 
     For a process with two states, of population p and 1 - p, that crosses N times in all, the effective sample size
     of the indicator of a state is N / (4 p (1 - p)). Crossings come in pairs, there and back; the number of pairs is
-    bounded from above by the Poisson limit of what was seen (3.0 for none). For a coordinate that forgets in
-    `timescale`, it is T / (2 timescale).
+    bounded from above by the Poisson limit of what was seen (3.0 for none).
 
     Args:
-        crossings: seen.
+        crossings: seen by all chains together.
         share: population p of one side.
-        picoseconds: simulated by all chains, T; None where the method has no time.
-        timescale: of the slowest coordinate, in ps.
         between: share of the observable's variance that is due to the sides; the rest is forgotten at once at best.
+        estimates: of the effective sample size, each from above: from the autocorrelation, or from the time over
+            twice the slowest timescale. Without them the crossings alone count.
 
     Raises:
         ValueError: if `share` or `between` is not between 0 and 1, or `crossings` is negative.
@@ -39,7 +37,5 @@ def most_effective_samples(
         raise ValueError(f"expected shares within (0, 1) and crossings >= 0, got {share}, {between}, {crossings}")
     pairs = (crossings + 1) // 2
     limit = float(chi2.ppf(CONFIDENCE, 2 * (pairs + 1))) / 2
-    most = 2 * limit / (4 * share * (1 - share))
-    if picoseconds is None or not timescale:
-        return most / between
-    return max(most, picoseconds / (2 * timescale)) / between
+    crossed = 2 * limit / (4 * share * (1 - share)) / between
+    return min(crossed, max(estimates)) if max(estimates, default=0.0) > 0 else crossed

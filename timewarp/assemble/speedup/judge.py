@@ -73,8 +73,10 @@ def judged(
     basin, gap = farthest(words, target.shares, target.errors, temperature)
     said = complaints(chains.shape[1], held["rhat"]["max"], row["missed_basins"], basin, gap)
     crossings = sum(target.sides.crossings(part[..., 0]) for part in slow)
-    sides = target.sides
-    most = most_effective_samples(crossings, sides.share, row.get("picoseconds"), target.timescale, sides.between)
+    sides, estimates = target.sides, [held["ess"]["min"]]
+    if "picoseconds" in row and target.timescale:
+        estimates.append(row["picoseconds"] / (2 * target.timescale))
+    most = most_effective_samples(crossings, sides.share, sides.between, estimates)
     published = published_ess(chains[..., 0])
     return row | {
         "ess": held["ess"]["min"],
@@ -97,7 +99,7 @@ def judged(
 def _nothing(target: Target, seconds: float, biased: bool) -> dict[str, Any]:
     """The rest of a row without a frame."""
     none = None if biased else 0.0
-    most = most_effective_samples(0, target.sides.share, between=target.sides.between)
+    most = most_effective_samples(0, target.sides.share, target.sides.between)
     return {
         "basins": len(target.shares),
         "missed_basins": list(target.shares),
