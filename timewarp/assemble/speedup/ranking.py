@@ -14,10 +14,10 @@ def ranked(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows with `speedup` and what belongs to it.
 
     `speedup` is against the fastest MD of the same peptide, `speedup_paper` against the published protocol. The ESS a
-    second of MD that failed a gate is not known; the most that it can be (`bound`) stands for it, the speed-up is then a lower bound, and
-    `speedup_at_least` (`speedup_paper_at_least`) is true. A method that failed a gate has 0. `states_speedup` compares
-    the times until all states were seen, in the same way: MD that did not see them all needs more than it had.
-    `speedup_apparent` divides by the largest ESS a second that any MD seemed to have, gates or not.
+    second of MD that failed a gate is not known; the most that it can be (see `bound`) stands for it, the speed-up is
+    then a lower bound, and `speedup_at_least` (`speedup_paper_at_least`) is true. A method that failed a gate has 0.
+    `states_speedup` compares the times until all states were seen, in the same way: MD that did not see them all needs
+    more than it had. `speedup_apparent` divides by the largest ESS a second that any MD seemed to have, gates or not.
     """
     out = []
     for row in rows:
