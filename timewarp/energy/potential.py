@@ -9,9 +9,11 @@ from torch import Tensor
 from timewarp import units
 from timewarp.energy import bonded, cmap
 from timewarp.energy.compiled import compiled as fused
-from timewarp.energy.pairs import evaluate
+from timewarp.energy.pairs import evaluate, finite
 from timewarp.energy.tables import tables
 from timewarp.state import Molecule, Positions
+
+WIDEST = 272  # configurations of a chunk on a CPU: rows of twice this length get into each other's way in the cache
 
 
 class Potential:
@@ -35,7 +37,7 @@ class Potential:
         temperature: float = 310.0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        memory: int = 2**18,
+        memory: int = 2**20,
         compiled: bool = False,
     ):
         self.kT = units.kT(temperature)
@@ -49,9 +51,10 @@ class Potential:
         self.atoms = molecule.atoms
         self.evaluations = 0
         size = torch.finfo(dtype).bits // 8
-        on_gpu = self.device.type == "cuda"
         rows = max(1, self.tables.ends.shape[1])
-        self.chunk = max(1, (2**28 if on_gpu else memory) // (size * rows))
+        on_gpu = self.device.type == "cuda"
+        self.chunk = max(1, 2**28 // (size * rows) if on_gpu else min(WIDEST, memory // (size * rows)))
+        self.chunk -= self.chunk % 16 if self.chunk > 16 else 0
 
     def __call__(self, positions: Positions) -> Float[Tensor, "*batch"]:
         """U/kT, with gradients through the analytic forces where `positions` requires them."""
@@ -67,22 +70,25 @@ class Potential:
         """
         if positions.shape[-2:] != (self.atoms, 3):
             raise ValueError(f"expected positions [..., {self.atoms}, 3] in nm, got {tuple(positions.shape)}")
-        flat = positions.reshape(-1, self.atoms, 3).to(self.dtype)
+        flat = positions.detach().reshape(-1, self.atoms, 3).to(self.dtype)
         self.evaluations += len(flat)
-        results = [self._chunk(part, gradient) for part in flat.split(self.chunk)]
-        energy = torch.cat([e for e, _ in results]) if results else flat.new_zeros(0)
-        finite = energy.isfinite()
-        energy = torch.where(finite, energy, torch.full_like(energy, torch.inf)).reshape(positions.shape[:-2])
+        results = [self._chunk(part, gradient) for part in flat.split(self._split(len(flat)))]
+        energy = results[0][0] if len(results) == 1 else torch.cat([e for e, _ in results])
         if not gradient:
-            return energy, None
-        slope = torch.cat([g for _, g in results if g is not None]) if results else flat
-        slope = torch.where(finite[:, None, None] & slope.isfinite(), slope, torch.zeros_like(slope))
-        return energy, slope.reshape(positions.shape)
+            return energy.reshape(positions.shape[:-2]), None
+        slopes = [g for _, g in results if g is not None]
+        slope = slopes[0] if len(slopes) == 1 else torch.cat(slopes)
+        return energy.reshape(positions.shape[:-2]), slope.reshape(positions.shape)
+
+    def _split(self, count: int) -> int:
+        """Configurations of a chunk: chunks of like size, an odd number of cache lines wide where it can be."""
+        size = -(-count // max(1, -(-count // self.chunk)))
+        wide = -(-size // 16) * 16
+        wide += 16 * (wide % 32 == 0)
+        return max(1, wide if size < count and wide <= self.chunk else size)
 
     def _chunk(self, x, want):
-        columns = x.permute(2, 1, 0).contiguous()
-        energy, gradient, _ = (fused if self.compiled else evaluate)(columns, self.tables, want)
-        slope = gradient.permute(2, 1, 0) if want else None
+        energy, gradient, _ = (fused if self.compiled else evaluate)(x, self.tables, want)
         ff = self.forcefield
         if len(ff.improper_index) or len(ff.map_index):
             first = x.transpose(0, 1).contiguous()
@@ -91,8 +97,8 @@ class Potential:
                 energy = energy + bonded.impropers(first, ff, more)
             if len(ff.map_index):
                 energy = energy + cmap.maps(first, ff.map_index, ff.map_kind, self.maps, more)
-            slope = slope + more.transpose(0, 1) if want else None
-        return energy, slope
+            energy, gradient = finite(energy, gradient + more.transpose(0, 1) if want else None)
+        return energy, gradient
 
 
 class _Differentiable(torch.autograd.Function):

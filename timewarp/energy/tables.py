@@ -45,7 +45,8 @@ class Atoms(NamedTuple):
     """Columns over the atoms, for the Born radii and the energies of single atoms."""
 
     own: Column
-    rho: Column
+    inverse_own: Column
+    inverse_rho: Column
     alpha: Column
     beta: Column
     gamma: Column
@@ -75,7 +76,11 @@ class Born(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """All constants. The tables of partners have the atoms last, for the compiler to run along the batch."""
+    """All constants. The tables of partners have the atoms last, for the compiler to run along the batch.
+
+    The pairs are those of each atom with the next, of each with the next but one, and so on around the circle. With an
+    even number of atoms, the last such turn meets every pair twice, and the second has zeros for constants.
+    """
 
     ends: Int[Tensor, "2 pairs"]
     partners: Int[Tensor, "others atoms"]  # the other atoms of each atom
@@ -99,13 +104,17 @@ def tables(ff: ForceField, coulomb: float, dtype: torch.dtype, device: torch.dev
     """The constants of a force field, but for its maps and impropers."""
     double = ff.to(torch.float64, "cpu")
     n = len(ff.charge)
-    ends = torch.triu_indices(n, n, 1)
+    atoms = torch.arange(n)
+    turns = torch.arange(1, n // 2 + 1)[:, None]
+    ends = torch.stack([atoms.expand(len(turns), n), (atoms + turns) % n]).flatten(1)
+    twice = (turns * 2 == n) & (atoms >= turns)
+    once = ~twice.flatten()
     row = torch.zeros(n, n, dtype=torch.long)
-    row[ends[0], ends[1]] = row[ends[1], ends[0]] = torch.arange(ends.shape[1])
-    partners = torch.stack([torch.arange(n).roll(-k) for k in range(1, n)]) if n > 1 else row[:0]
-    shared = row[partners, torch.arange(n).expand_as(partners)]
-    first = torch.arange(n) < partners
-    pairs, constant = _pairs(double, coulomb, ends, row)
+    row[ends[0, once], ends[1, once]] = row[ends[1, once], ends[0, once]] = torch.arange(len(once))[once]
+    partners = (atoms + torch.arange(1, n)[:, None]) % n
+    shared = row[partners, atoms]
+    first = ends[0, shared] == atoms
+    pairs, constant = _pairs(double, coulomb, ends, row, once)
     torsion_index, torsion, more = _torsions(double)
     found = Tables(
         ends=ends,
@@ -114,7 +123,7 @@ def tables(ff: ForceField, coulomb: float, dtype: torch.dtype, device: torch.dev
         ordered=shared + ends.shape[1] * ~first,
         reverse=shared + ends.shape[1] * first,
         pairs=pairs,
-        born=None if double.born is None else _born(double.born, ends),
+        born=None if double.born is None else _born(double.born, ends, once),
         angle_index=double.angle_index.T,
         angle=torch.stack([double.angle_value, double.angle_stiffness])[..., None],
         torsion_index=torsion_index,
@@ -125,12 +134,12 @@ def tables(ff: ForceField, coulomb: float, dtype: torch.dtype, device: torch.dev
     return _moved(found, dtype, device)
 
 
-def _pairs(ff: ForceField, coulomb: float, ends, row):
+def _pairs(ff: ForceField, coulomb: float, ends, row, once):
     i, j = ends
     d = ff.dielectric
-    charge = coulomb * ff.charge[i] * ff.charge[j]
+    charge = coulomb * ff.charge[i] * ff.charge[j] * once
     one = torch.ones_like(charge)
-    s6, depth = ((ff.sigma[i] + ff.sigma[j]) / 2) ** 6, 4 * (ff.epsilon[i] * ff.epsilon[j]).sqrt()
+    s6, depth = ((ff.sigma[i] + ff.sigma[j]) / 2) ** 6, 4 * (ff.epsilon[i] * ff.epsilon[j]).sqrt() * once
     found = Pairs(
         stiffness=0 * one,
         length=0 * one,
@@ -156,17 +165,22 @@ def _pairs(ff: ForceField, coulomb: float, ends, row):
     return torch.stack(found)[..., None], 0.5 * strain.sum()
 
 
-def _born(born: GeneralizedBorn, ends) -> Born:
+def _born(born: GeneralizedBorn, ends, once) -> Born:
     i, j = ends
     one = torch.ones_like(born.radius)
     rho = born.radius + born.offset
     rescaled = any(bool(torch.as_tensor(k).any()) for k in (born.alpha, born.beta, born.gamma))
     spheres = Spheres(
-        born.radius[i], born.radius[j], born.scaled[i], born.scaled[j], born.coulomb * born.charge[i] * born.charge[j]
+        own_i=born.radius[i],
+        own_j=born.radius[j],
+        scaled_i=born.scaled[i],
+        scaled_j=born.scaled[j],
+        charge=born.coulomb * born.charge[i] * born.charge[j] * once,
     )
     atoms = Atoms(
         own=born.radius,
-        rho=rho,
+        inverse_own=1 / born.radius,
+        inverse_rho=1 / rho,
         alpha=born.alpha * one,
         beta=born.beta * one,
         gamma=born.gamma * one,

@@ -59,8 +59,10 @@ def draw(rows: list[dict], curves: list[dict], path: Path) -> None:
 
 
 def _by_atoms(rows: list[dict], prefix: str, side: str = "") -> list[tuple[float, float]]:
-    """(Atoms, µs a configuration) of the compiled float32 rows, by size."""
-    kept = [row for row in rows if (row["dtype"], row["mode"]) == ("float32", "compiled")]
+    """(Atoms, µs a configuration) of the float32 rows, compiled where there is a compiler, by size."""
+    modes = {row["mode"] for row in rows}
+    mode = "compiled" if "compiled" in modes else "eager"
+    kept = [row for row in rows if (row["dtype"], row["mode"]) == ("float32", mode)]
     return sorted((row["atoms"], 1e6 / row[f"{side}{prefix}configurations_per_second"]) for row in kept)
 
 

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import Any
 
 from timewarp.assemble.benchmarks.rates import Way
 from timewarp.state import Positions
 
-if TYPE_CHECKING:
-    import openmm
-
 
 def openmm_ways(
-    system: openmm.System, positions: Positions, gradient: bool, cores: int, pool: ThreadPoolExecutor
+    system: Any, positions: Positions, gradient: bool, cores: int, pool: ThreadPoolExecutor
 ) -> dict[str, Way]:
     """Each platform that works here: the CPU's with one configuration a core at a time, and one over all cores.
 
     OpenMM releases the interpreter while it computes, so that the Contexts of several threads use several cores.
 
     Args:
-        system: whose energy.
+        system: the `openmm.System` whose energy it is.
         positions: float64, nm; each call of a way evaluates all of them.
         gradient: forces too.
         cores: to be used.
