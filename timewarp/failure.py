@@ -34,6 +34,6 @@ def _spoken(error: Exception) -> bool:
 def _text(error: Exception) -> str:
     if hasattr(error, "format_message"):
         return error.format_message()
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"cannot use {error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, _bad_input()):
+        return f"cannot use {error.filename or 'a file'}: {error.strerror}"
     return str(error) or "no message"

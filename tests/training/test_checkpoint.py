@@ -25,6 +25,17 @@ def test_what_is_saved_comes_back(tmp_path):
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["v1.2.json", "v1.2.safetensors"]
 
 
+def test_other_weights_have_another_fingerprint(tmp_path):
+    tensors = written(tmp_path / "flow")
+    saved = Checkpoint.load(tmp_path / "flow")
+    assert saved.fingerprint == Checkpoint(tensors, {}).fingerprint
+    changed = tensors["a"].clone()
+    changed[0, 0] = torch.nextafter(changed[0, 0], torch.tensor(1.0))
+    others = [tensors | {"a": changed}, tensors | {"c": tensors["b"]}, {"a": tensors["a"], "d": tensors["b"]}]
+    others.append(tensors | {"a": tensors["a"].T})
+    assert len({saved.fingerprint, *(Checkpoint(t, {}).fingerprint for t in others)}) == 5
+
+
 def absent(path):
     path.with_name("flow.safetensors").unlink()
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from timewarp.analysis import Ensemble, verdict, write_report
@@ -47,12 +45,9 @@ def identity(settings: ChainSettings, prepared: Prepared, **more: Any) -> dict[s
 
 def begin(directory: RunDirectory, prepared: Prepared, chains: int) -> None:
     """Start at the beginning: the topology and empty trajectories."""
-    from timewarp.md.pdb import write_pdb
+    from timewarp.md.pdb import pdb_text
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "topology.pdb"
-        write_pdb(prepared.topology, prepared.positions, path)
-        directory.begin(path.read_text(), len(prepared.positions), chains)
+    directory.begin(pdb_text(prepared.topology, prepared.positions), len(prepared.positions), chains)
 
 
 def finish(

@@ -77,7 +77,7 @@ def _chains(settings: SampleSettings | ExploreSettings, progress: Progress, stop
     path = checkpoint_path(settings.checkpoint)
     checkpoint = Checkpoint.load(path.with_suffix(""))
     load_flow(checkpoint)  # one that cannot be used is refused before anything is written
-    identity = reporting.identity(settings, prepared)
+    identity = reporting.identity(settings, prepared, weights=checkpoint.fingerprint)
     with RunDirectory.open(settings.out, identity, settings.resume) as directory:
         saved = directory.saved
         progress(0.0, "checking the energy against OpenMM")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -14,10 +16,16 @@ from timewarp.md.record import Atom, Contents, number
 
 def write_pdb(topology: app.Topology, positions: Float[np.ndarray, "atoms 3"], path: str | os.PathLike) -> None:
     """Write one structure (positions in nm), with the residue numbers of the topology."""
-    with open(path, "w") as file:
-        # no header: it carries the date, and the same molecule should give the same bytes
-        app.PDBFile.writeModel(topology, np.asarray(positions) * unit.nanometer, file, keepIds=True)
-        app.PDBFile.writeFooter(topology, file)
+    Path(path).write_text(pdb_text(topology, positions))
+
+
+def pdb_text(topology: app.Topology, positions: Float[np.ndarray, "atoms 3"]) -> str:
+    """One structure (positions in nm) as PDB text, with the residue numbers of the topology."""
+    text = io.StringIO()
+    # no header: it carries the date, and the same molecule should give the same bytes
+    app.PDBFile.writeModel(topology, np.asarray(positions) * unit.nanometer, text, keepIds=True)
+    app.PDBFile.writeFooter(topology, text)
+    return text.getvalue()
 
 
 def read_pdb(text: str) -> Contents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -31,6 +33,15 @@ class Checkpoint:
 
     tensors: Mapping[str, Tensor]
     card: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that are others for other weights."""
+        found = hashlib.sha256()
+        for name, values in sorted(self.tensors.items()):
+            found.update(f"{name} {values.dtype} {list(values.shape)}".encode())
+            found.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return found.hexdigest()[:16]
 
     def save(self, path: Path) -> None:
         """Write `path`.safetensors, then `path`.json, each whole or not at all."""
