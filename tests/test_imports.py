@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "resources": set(),
     "interrupt": set(),
     "summary": {"settings"},
-    "failure": {"claim", "md", "resources", "settings"},
+    "failure": {"claim", "md", "resources", "settings", "training"},
     "inventory": {"md", "resources"},
     # where they meet
     "assemble": BASE | RUN | {"flow", "energy", "mcmc", "md", "analysis", "training", "interrupt"},
@@ -55,7 +55,7 @@ ONLY_IN = {
     "mdtraj": {"md", "analysis", "assemble", "bench"},
     "typer": {"cli", "failure"},
     "rich": {"cli"},
-    "matplotlib": {"analysis", "bench"},
+    "matplotlib": {"analysis", "assemble", "bench"},
 }
 BARRED = {"bench": {"cli"}}
 
@@ -178,7 +178,8 @@ def requirements(*extras: str) -> set[str]:
 def test_everything_imported_is_declared():
     """A package that happens to be installed here is not there on a fresh machine."""
     assert undeclared(PACKAGE, requirements()) == set()
-    assert undeclared(PACKAGE.parent / "tests", requirements("test")) == set()
+    own = {path.name for path in (PACKAGE.parent / "tests").iterdir() if path.is_dir()}
+    assert undeclared(PACKAGE.parent / "tests", requirements("test")) - own == set()
 
 
 def test_something_imported_and_not_declared_is_found():

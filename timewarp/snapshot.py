@@ -72,5 +72,5 @@ def _sum(tensors: Mapping[str, Tensor]) -> int:
     """A check sum of the bits of all tensors."""
     total = 0
     for name in sorted(tensors):
-        total = zlib.crc32(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy(), total)
+        total = zlib.crc32(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data, total)
     return total

@@ -229,10 +229,11 @@ def test_frames_are_drawn_padded(shards):
     pool = [Frames.read(shards / f"{name}.safetensors") for name in NAMES]
     batch = Minibatch.draw(pool, 5, 4, torch.Generator().manual_seed(0))
     assert [len(f) for f in pool] == [12, 12]
-    torsions, turns, mean, noise, relaxed = batch.frames
+    torsions, turns, mean, noise, curves = batch.frames
     assert torsions.shape == (2, 4, max(f.torsions.shape[1] for f in pool))
     assert turns.shape == (2, 4, 20)
-    assert mean.shape == noise.shape == relaxed.shape == (2, 4, 20, 3)
+    assert mean.shape == noise.shape == (2, 4, 20, 3)
+    assert curves.shape == (*torsions.shape, 2, 36)
     assert batch.tokens.real.sum(1).sort().values.tolist() == [17, 20]
     for k in range(2):
         own = next(f for f in pool if len(f.tokens.real) == batch.tokens.real[k].sum())

@@ -68,7 +68,7 @@ class Conformations:
 
     def log_prob(self, flow: Internal, proposal: InternalProposal) -> tuple[Tensor, Tensor]:
         """(ln p(tau), ln p(z | tau)) of the flow; [count] each."""
-        return flow.log_prob(proposal.tokens, **self.parts)
+        return flow.log_prob(proposal.tokens, **self.parts)  # type: ignore[arg-type]
 
     def log_weight(self, log_prob: Float[Tensor, " count"]) -> Float[Tensor, " count"]:
         """ln w, target over density; -inf where it is not finite."""

@@ -20,7 +20,7 @@ from timewarp.assemble.generate import Shard, seed_of
 from timewarp.assemble.peptide import Peptide
 from timewarp.atomic import write_atomically
 from timewarp.flow.factored import FactoredInternal
-from timewarp.flow.internal import Internal
+from timewarp.flow.internal import Internal, InternalProposal
 from timewarp.kernel import run
 from timewarp.mcmc import Annealed
 from timewarp.state import State
@@ -76,7 +76,9 @@ def _drawn(shard: Shard, flow: Internal, frames: int, seed: int, compiled: bool)
     peptide = Peptide.of(shard.molecule, temperature, compiled=compiled, whitening=shard.whitening)
     rng = torch.Generator().manual_seed(seed)
     steps = BURN + frames * every
-    kernel = Annealed(peptide.potential, FactoredInternal(bound(flow, peptide)), STAGES, width=steps)
+    proposal = bound(flow, peptide)
+    assert isinstance(proposal, InternalProposal)
+    kernel = Annealed(peptide.potential, FactoredInternal(proposal), STAGES, width=steps)
     pick = torch.randint(len(shard.positions), (CHAINS,), generator=rng)
     kept, accepted = [], 0.0
     for number, (state, info) in enumerate(run(kernel, kernel.init(State.at(shard.positions[pick])), steps, rng), 1):

@@ -43,7 +43,7 @@ def train(settings: TrainSettings, progress: Progress, stop: Stop) -> Report:
         fit=FitConfig(learning_rate=settings.learning_rate, horizon=settings.horizon),
         objective=Objective(acceptance=settings.acceptance, entropy=settings.entropy),
         own_from=settings.own_from,
-        start=settings.start and checkpoint_path(settings.start).with_suffix(""),
+        start=checkpoint_path(settings.start).with_suffix("") if settings.start else None,
         device=settings.device.resolve(),
     )
     return trained(run, progress, stop, settings.resume)

@@ -78,8 +78,11 @@ class Internal(nn.Module):
         Without them the second part, which costs most and teaches least, may be that of every `thin`-th alone.
         """
         atoms = self.encoder(tokens)
-        if self.velocity is None and thin > 1:
+        if self.velocity is None:
             mean, noise, turns = mean[..., ::thin, :, :], noise[..., ::thin, :, :], turns[..., ::thin, :]
+            shift, scale = self.stiff(tokens, atoms, turns, mean)
+            stiff = gaussian(noise, shift, scale, tokens.stiff.unsqueeze(-3))
+            return self.torsion.log_prob(tokens, atoms, torsions, curves), stiff
         shift, scale = self.stiff(tokens, atoms, turns, mean)
         return self.parts(tokens, atoms, torsions, noise, velocities, shift, scale, curves)
 
