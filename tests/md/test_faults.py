@@ -160,7 +160,7 @@ def test_damage_is_the_same_each_time_and_of_many_kinds(sources):
 
 HEADING = "data_x\nloop_\n_atom_site.id\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\n"
 LARGE = {  # what would take a careless reader hours, or all of the memory
-    "open quotes": ("cif", lambda good: HEADING + "'x " * 100_000, "no ATOM|rows of 4"),
+    "open quotes": ("cif", lambda good: HEADING + "'x " * 100_000, "no ATOM|rows of 4|expected a number"),
     "closed quotes": ("cif", lambda good: HEADING + "'x'a " * 100_000, "rows of 4|expected a number"),
     "long number": ("cif", lambda good: HEADING + "1 " + "1" * 300_000 + "x 1 1\n", "expected a number"),
     "one residue of thousands": ("pdb", lambda good: "".join(_hydrogens(6000)) + "END\n", "found 6000"),

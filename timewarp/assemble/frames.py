@@ -51,7 +51,8 @@ class Frames:
         tokens = Tokens.of(shard.molecule, chart, shard.facts["recipe"]["temperature"])
         turns = chart.join(shard.torsions, shard.mean)[..., 2]
         mean, noise = laid(chart, shard.mean), laid(chart, shard.noise)
-        growth = Growth(shard.molecule, chart, shard.facts["recipe"]["temperature"], shutil.which("c++") is not None)
+        fused = len(shard.torsions) >= WORTH_FUSING and shutil.which("c++") is not None
+        growth = Growth(shard.molecule, chart, shard.facts["recipe"]["temperature"], fused)
         # in half precision: they are most of what is kept, and features
         curves = torch.cat([growth.curves(part).half() for part in shard.torsions.split(512)])
         parts = {"torsions": shard.torsions, "turns": turns, "mean": mean, "noise": noise}
@@ -63,6 +64,7 @@ class Frames:
         return len(self.torsions)
 
 
+WORTH_FUSING = 256  # frames, from which the fused curves save more than they take to compile
 THIN = 4  # one frame in so many teaches the stiff coordinates
 BLUR = 0.1  # of the static features in training: without it, a few dozen molecules are learned by heart
 
