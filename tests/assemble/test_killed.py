@@ -20,12 +20,12 @@ COMMAND = """
     sample.SAVE_EVERY = 0.05
     sys.exit(execute(sys.argv[1:]))
 """
-STEPS, CHAINS = 300, 2
+STEPS, CHAINS = 120, 2
 
 
 def started(out, *more, steps=STEPS):
     words = ["sample", str(peptide_path("AA")), "--out", str(out), "--steps", str(steps), "--chains", str(CHAINS)]
-    words += ["--width", "6", "--seed", "5", *more]
+    words += ["--width", "4", "--anneal", "1", "--seed", "5", *more]
     command = [sys.executable, "-c", textwrap.dedent(COMMAND), *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -101,7 +101,9 @@ def test_a_run_killed_at_twenty_random_moments_goes_on_as_one_left_alone(alone, 
     assert early >= 12
 
 
+@pytest.mark.long
 def test_another_trajectory_would_show(alone, tmp_path):
+    """Prints nothing: the comparison above can fail."""
     ended(started(tmp_path / "run", "--seed", "6"))
     other, whole = contents(tmp_path / "run"), contents(alone)
     assert other["topology.pdb"] == whole["topology.pdb"]

@@ -40,7 +40,7 @@ class Checkpoint:
         found = hashlib.sha256()
         for name, values in sorted(self.tensors.items()):
             found.update(f"{name} {values.dtype} {list(values.shape)}".encode())
-            found.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            found.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return found.hexdigest()[:16]
 
     def save(self, path: Path) -> None:
