@@ -15,8 +15,9 @@ from timewarp.resources import peptide_path
 # Snapshots at each moment, so that many kills fall into one; otherwise the command as it is.
 COMMAND = """
     import sys
-    from timewarp.assemble import sample
+    from importlib import import_module
     from timewarp.cli import execute
+    sample = import_module("timewarp.assemble.sample")  # the module: the package has a function of that name
     sample.SAVE_EVERY = 0.05
     sys.exit(execute(sys.argv[1:]))
 """
@@ -113,8 +114,9 @@ def test_another_trajectory_would_show(alone, tmp_path):
 # What a run holds while it goes on, in MB: at some steps, and at most, with its report.
 MEMORY = """
     import json, sys
-    from timewarp.assemble import sample
+    from importlib import import_module
     from timewarp.cli import execute
+    sample = import_module("timewarp.assemble.sample")
 
     def held(word):
         lines = open("/proc/self/status").read().splitlines()
