@@ -15,7 +15,7 @@ from .runs import run_of, state_of
 
 
 def test_two_processes_do_what_one_does(data, tmp_path):
-    run = run_of(data, tmp_path / "one", steps=6)
+    run = run_of(data, tmp_path / "one", steps=6, frames=8)
     trained(run)
     script = tmp_path / "train.py"
     script.write_text(
@@ -24,7 +24,7 @@ def test_two_processes_do_what_one_does(data, tmp_path):
         from pathlib import Path
         from tests.assemble.runs import run_of
         from timewarp.assemble.train import trained
-        trained(run_of(Path(sys.argv[1]), Path(sys.argv[2]), steps=6))
+        trained(run_of(Path(sys.argv[1]), Path(sys.argv[2]), steps=6, frames=8))
     """)
     )
     with socket.socket() as free:

@@ -88,14 +88,16 @@ class Minibatch:
             molecules: at most.
             frames: of each.
             rng: the same in all processes, which all draw the whole minibatch.
-            share: (rank, count) of the processes; each keeps every count-th frame.
+            share: (rank, count) of the processes; each keeps a block of the frames, so that thinning by a divisor of its
+                length keeps the same frames in one process as in several.
         """
         by_size = sorted(range(len(pool)), key=lambda i: (pool[i].tokens.atoms.shape[0], pool[i].sequence))
         first = int(torch.randint(len(pool), (), generator=rng))
         near = [by_size[(first + k) % len(pool)] for k in range(min(len(pool), 3 * molecules))]
         chosen = [pool[near[k]] for k in torch.randperm(len(near), generator=rng)[:molecules].tolist()]
         rank, count = share
-        picks = [torch.randint(len(f), (frames,), generator=rng)[rank::count] for f in chosen]
+        block = slice(rank * frames // count, (rank + 1) * frames // count)
+        picks = [torch.randint(len(f), (frames,), generator=rng)[block] for f in chosen]
         parts = tuple(
             pad_stack(
                 [getattr(f, name)[pick.to(f.torsions.device)].float() for f, pick in zip(chosen, picks, strict=True)]
