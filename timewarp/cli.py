@@ -256,6 +256,8 @@ def train(
     molecules: Annotated[int, typer.Option(help="Peptides that these are of.")] = TrainSettings.molecules,
     learning_rate: Annotated[float, typer.Option(help="The highest.")] = TrainSettings.learning_rate,
     horizon: Annotated[int, typer.Option(help="Steps over which it falls; 0 keeps it.")] = TrainSettings.horizon,
+    likelihood: Annotated[float, typer.Option(help="Weight of the likelihood.")] = TrainSettings.likelihood,
+    spread: Annotated[float, typer.Option(help="Weight of the spread of the log weights.")] = TrainSettings.spread,
     acceptance: Annotated[float, typer.Option(help="Weight of the acceptance term.")] = TrainSettings.acceptance,
     entropy: Annotated[float, typer.Option(help="Weight of the entropy term.")] = TrainSettings.entropy,
     own_from: Annotated[int, typer.Option(help="Step from which these two count.")] = TrainSettings.own_from,
@@ -273,9 +275,9 @@ def train(
     """Train a flow; on several GPUs: torchrun --nproc-per-node N -m timewarp.cli train ..."""
     settings = TrainSettings(
         data=data, out=out, name=name, chart=chart, velocities=velocities, steps=steps, batch=batch,
-        molecules=molecules, start=start, learning_rate=learning_rate, horizon=horizon, acceptance=acceptance,
-        entropy=entropy, own_from=own_from, validation=tuple(validation), seconds=seconds, seed=seed, device=device,
-        resume=resume,
+        molecules=molecules, start=start, learning_rate=learning_rate, horizon=horizon,
+        likelihood=likelihood, spread=spread, acceptance=acceptance, entropy=entropy, own_from=own_from,
+        validation=tuple(validation), seconds=seconds, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("train", settings)
 

@@ -1,7 +1,8 @@
 """The protocols that everything meets in, and the only sampling loop.
 
 `Energy` is U/kT of a batch. A `Transition` is the distribution that a flow returns for given positions.
-A `Proposal` maps positions to a `Transition`; a `Factored` one shows that it is a Gaussian given its first factor.
+A `Proposal` maps positions to a `Transition`; a `Factored` one shows that it carries noise to positions once its
+first factor is given.
 A `Kernel` is a pure `init`/`step` pair.
 """
 
@@ -58,38 +59,49 @@ class Proposal(Protocol):
 
 
 class Given(NamedTuple):
-    """Torsions tau with ln q(tau), and the Gaussian of the stiff coordinates z given them, N(centre, scale^2)."""
+    """Torsions tau with ln q(tau), and what `Factored.placed` has to know of them."""
 
     torsions: Float[Tensor, "count torsions"]
     log_prob: Float[Tensor, " count"]
-    centre: Float[Tensor, "count stiffs"]
-    scale: Float[Tensor, "count stiffs"]
+    basin: tuple[Tensor, ...]
+
+
+class Placed(NamedTuple):
+    """Where (tau, e) is: positions, U/kT, ln |d(tau, e)/dx|, and the gradient of U/kT + ln |d(tau, e)/dx| with e.
+
+    The gradient may be approximate: it steers, and decides nothing. The rest is exact, float64.
+    """
+
+    positions: Positions
+    energy: Float[Tensor, " count"]
+    log_det: Float[Tensor, " count"]
+    gradient: Float[Tensor, "count noises"]
 
 
 @runtime_checkable
 class Factored(Protocol):
-    """A memoryless proposal q(tau) N(z; centre(tau), scale(tau)^2), without velocities, in coordinates (tau, z) of x.
+    """A memoryless proposal q(tau) N(e; 0, I), without velocities, in coordinates (tau, e) of x.
 
-    `cost` is the number of energy evaluations that `draw` and `given` make for each configuration.
+    `cost` is the number of energy evaluations for each configuration: of `draw` or `given`, and of `placed`;
+    `noises` the number of coordinates e.
     """
 
     @property
-    def cost(self) -> int: ...
+    def cost(self) -> tuple[int, int]: ...
+
+    @property
+    def noises(self) -> int: ...
 
     def draw(self, count: int, rng: torch.Generator) -> Given:
         """Torsions drawn from q."""
         ...
 
-    def given(self, positions: Positions) -> tuple[Given, Float[Tensor, "count stiffs"]]:
-        """What `draw` says of the torsions of these positions; and z there."""
+    def given(self, positions: Positions) -> tuple[Given, Float[Tensor, "count noises"]]:
+        """What `draw` says of the torsions of these positions; and e there."""
         ...
 
-    def place(self, torsions: Tensor, stiff: Tensor) -> tuple[Positions, Float[Tensor, " count"]]:
-        """(positions, ln |d(tau, z)/dx|)."""
-        ...
-
-    def slope(self, torsions: Tensor, stiff: Tensor) -> tuple[Float[Tensor, " count"], Float[Tensor, "count stiffs"]]:
-        """(U/kT + ln |d(tau, z)/dx|, its gradient with respect to z); one evaluation of the energy each."""
+    def placed(self, given: Given, noise: Float[Tensor, "count noises"]) -> Placed:
+        """The configurations of torsions and noise."""
         ...
 
 

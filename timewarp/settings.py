@@ -226,7 +226,9 @@ class TrainSettings(RunSettings):
     molecules: int = 16  # in a batch, where the data have as many
     learning_rate: float = 5e-4
     horizon: int = 0  # steps over which the learning rate falls; 0 keeps it
-    acceptance: float = 0.0  # weights of the terms on own samples; that of the likelihood is 1
+    likelihood: float = 1.0  # weights of the terms
+    spread: float = 1.0
+    acceptance: float = 0.0
     entropy: float = 0.0
     own_from: int = 0  # step from which these terms count
     validation: tuple[str, ...] = ()  # peptides of the data to hold out; none for a tenth of them
@@ -243,6 +245,8 @@ class TrainSettings(RunSettings):
         _require(self.molecules >= 1, "--molecules", "1 or more", self.molecules)
         _require(0 < self.learning_rate < math.inf, "--learning-rate", "a positive number", self.learning_rate)
         _require(self.horizon >= 0, "--horizon", "0 or more", self.horizon)
+        _require(0 <= self.likelihood < math.inf, "--likelihood", "0 or more", self.likelihood)
+        _require(0 <= self.spread < math.inf, "--spread", "0 or more", self.spread)
         _require(0 <= self.acceptance < math.inf, "--acceptance", "0 or more", self.acceptance)
         _require(0 <= self.entropy < math.inf, "--entropy", "0 or more", self.entropy)
         _require(self.own_from >= 0, "--own-from", "0 or more", self.own_from)

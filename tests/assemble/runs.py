@@ -11,9 +11,7 @@ from timewarp.flow.losses import Objective
 from timewarp.flow.tokens import FEATURES
 from timewarp.training.fit import FitConfig
 
-INTERNAL = InternalConfig(
-    width=8, heads=2, encoder_layers=1, torsion_layers=1, stiff_width=8, stiff_heads=2, stiff_layers=1, harmonics=3
-)
+INTERNAL = InternalConfig(width=8, heads=2, encoder_layers=1, torsion_layers=1, harmonics=3)
 COUPLED = replace(INTERNAL, velocities=1, velocity_width=8, velocity_heads=2, velocity_blocks=1)
 CARTESIAN = CartesianConfig(FEATURES, blocks=1, width=8, layers=1, value=4, feedforward=8, hidden=8)
 FIT = FitConfig(learning_rate=1e-2, warm_up=2, report=2, ema=10.0)

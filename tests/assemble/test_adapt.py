@@ -184,7 +184,7 @@ def test_what_is_learned_is_better(folder, peptide):
     for flow in (parent, result.flow, made.averaged):
         proposal = bound(flow, peptide)
         new, _ = drawn(proposal, peptide, 200, rng)
-        gaps.append(float((new.free - new.log_prob(flow, proposal)[0]).std()))
+        gaps.append(float((new.free - new.log_prob(flow, proposal)).std()))
     assert gaps[2] < gaps[0] - 0.1, gaps
 
 
@@ -200,9 +200,9 @@ def test_conformations_are_judged_as_the_proposal_judges_them(folder, peptide):
     log_prob = proposal(new.positions[:1]).log_prob(sampling.State.at(new.positions, 0, rng))
     expected = -peptide.potential(new.positions) - log_prob
     assert torch.allclose(weight, expected, atol=2e-3)
-    assert torch.allclose(new.log_weight(torch.stack(new.log_prob(flow, proposal)).sum(0)), expected, atol=2e-3)
+    assert torch.allclose(new.log_weight(new.log_prob(flow, proposal)), expected, atol=2e-3)
     again = Conformations.of(proposal, peptide, new.positions, rng)
-    assert torch.equal(again.target, new.target)
+    assert torch.allclose(again.target, new.target, atol=2e-3)
     assert (again.free - new.free).abs().median() < 1.5
 
 

@@ -104,7 +104,7 @@ def test_padding_changes_nothing_and_processes_share_a_batch(shards):
         torch.testing.assert_close(
             found.log_prob(State(whole.end, v))[small], alone(State(cut.end, v[small][:, :17])), atol=1e-3, rtol=1e-5
         )
-    assert cut.log_prob(flow, seeded(6))["transition"].shape == (6,)
+    assert cut.terms(flow, seeded(6)).parts["transition"].shape == (6,)
 
 
 def test_a_shard_of_one_frame_a_walker_has_no_pairs(shards, monkeypatch):

@@ -9,6 +9,7 @@ from scipy import stats
 
 from timewarp.assemble.data import data, loader
 from timewarp.assemble.generate import Recipe, Shard, generate
+from timewarp.assemble.redrawn import OWN
 from timewarp.settings import DataSettings, SettingsError
 
 
@@ -29,7 +30,7 @@ def test_frames_drawn_anew_from_one_bad_start_are_thermal(walked, tmp_path):
     frozen = tmp_path / "frozen"
     frozen.mkdir()
     same = {name: getattr(shard, name)[:1].expand(40, *getattr(shard, name).shape[1:]).contiguous()
-            for name in ("positions", "torsions", "noise", "mean")}  # fmt: skip
+            for name in ("positions", "torsions", "noise", "free")}  # fmt: skip
     same |= {f"molecule.{k}": v.contiguous() for k, v in shard.molecule.arrays().items()}
     same |= {f"chart.{k}": v.contiguous() for k, v in shard.whitening.items()}
     save_file(same, frozen / "GG.safetensors", metadata={"facts": json.dumps(shard.facts)})
@@ -37,6 +38,7 @@ def test_frames_drawn_anew_from_one_bad_start_are_thermal(walked, tmp_path):
     assert report["peptides"] == 1
     new = Shard.read(tmp_path / "new" / "GG.safetensors")
     assert len(new.positions) == 256
+    assert [len(part) for part in new.drawn] == [OWN, OWN]
     assert {k: v.equal(shard.whitening[k]) for k, v in new.whitening.items()} == dict.fromkeys(new.whitening, True)
     for torsion in range(new.torsions.shape[1]):
         # every fourth frame, of chains that accept about a half

@@ -69,7 +69,7 @@ def test_the_checkpoint_is_the_flow_and_its_table_can_be_plotted(data, tmp_path)
     judge = Judge.read(data / "AG.safetensors")
     assert bound(flow, judge.peptide)(judge.frames[:2]).log_prob is not None
     assert (tmp_path / "run" / "metrics.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "run" / "metrics.csv").read_text().startswith("step,seconds,peptides,loss,torsion,stiff,")
+    assert (tmp_path / "run" / "metrics.csv").read_text().startswith("step,seconds,peptides,loss,torsion,rest,")
 
 
 def test_training_lowers_the_loss(data, tmp_path):

@@ -8,16 +8,16 @@ from torch import nn
 
 from timewarp.energy import Bonded, Potential
 from timewarp.flow.chart import InternalChart
+from timewarp.flow.curvature import Curvature
 from timewarp.flow.growth import Growth
 from timewarp.flow.internal import Internal, InternalConfig, InternalProposal
 from timewarp.flow.response import Response
+from timewarp.flow.stiff import Stiff
 from timewarp.flow.tokens import Tokens
 from timewarp.md.export import export
 from timewarp.md.system import prepare_sequence
 
-SMALL = InternalConfig(
-    width=24, heads=4, encoder_layers=1, torsion_layers=2, stiff_width=16, stiff_heads=2, stiff_layers=1, harmonics=6
-)
+SMALL = InternalConfig(width=24, heads=4, encoder_layers=1, torsion_layers=2, harmonics=6)
 
 
 @cache
@@ -63,8 +63,13 @@ def tokens_of(molecule, chart, dtype=torch.float32):
 
 
 def proposal_of(molecule, chart, flow, dtype=torch.float32):
-    response = Response(chart, Potential(molecule, dtype=dtype), steps=1, damping=1.0, cap=3.0)
-    return InternalProposal(flow, tokens_of(molecule, chart, dtype), chart, response, Growth(molecule, chart, 310.0))
+    growth = Growth(molecule, chart, 310.0)
+    return InternalProposal(flow, tokens_of(molecule, chart, dtype), stiff_of(molecule, chart, dtype), growth)
+
+
+def stiff_of(molecule, chart, dtype=torch.float32, steps=1):
+    response = Response(chart, Potential(molecule, dtype=dtype), steps=steps, damping=1.0, cap=3.0)
+    return Stiff(chart, response, Curvature(molecule, chart, 310.0))
 
 
 def shaken(molecule, count, seed, size=0.002):

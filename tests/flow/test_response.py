@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from timewarp.energy import Potential
+from timewarp.flow.curvature import Curvature
 from timewarp.flow.response import Response
 from timewarp.flow.whitening import refined
 
@@ -69,25 +70,6 @@ def test_it_is_a_function_of_the_torsions_alone():
     assert (response(tau + 2 * torch.pi) - whole).abs().max() < 1e-7
 
 
-@pytest.mark.parametrize("cap", [1.5, 0.3])
-def test_its_gradient_is_that_of_differences(cap):
-    """Also where some coordinates are held by the cap, and with none where all are."""
-    response = Response(chart_of(SEQUENCE), potential(), steps=2, cap=cap)
-    tau, rng = conformers(5), torch.Generator().manual_seed(3)
-    along = torch.randn(5, response.chart.stiffs, generator=rng, dtype=torch.float64)
-    followed = tau.clone().requires_grad_()
-    (response(followed) * along).sum().backward()
-    h = 1e-5
-    for k in range(response.chart.torsions):
-        step = h * torch.eye(response.chart.torsions, dtype=torch.float64)[k]
-        slope = ((response(tau + step) - response(tau - step)) * along).sum(1) / (2 * h)
-        torch.testing.assert_close(followed.grad[:, k], slope, atol=0.02, rtol=0.02)
-    still = Response(chart_of(SEQUENCE), potential(), steps=1, cap=0.0)
-    followed = tau.clone().requires_grad_()
-    still(followed).sum().backward()
-    assert not followed.grad.any()
-
-
 def test_a_clash_moves_no_coordinate_beyond_the_cap():
     chart = chart_of(SEQUENCE)
 
@@ -115,7 +97,7 @@ def curvature(response, tau, z, spacing=0.02):
 def test_the_refined_chart_has_unit_curvature_on_average():
     chart, energy = chart_of(SEQUENCE), potential()
     tau = conformers(12)
-    new = refined(chart, Response(chart, energy, steps=4, cap=3.0), tau)
+    new = refined(chart, Response(chart, energy, steps=4, cap=3.0), Curvature(molecule_of(SEQUENCE), chart, 310.0), tau)
 
     def mean_curvature(chart):
         response = Response(chart, energy, steps=4, cap=3.0)
@@ -132,6 +114,21 @@ def test_the_refined_chart_has_unit_curvature_on_average():
 def test_refining_nothing_leaves_the_curvature():
     chart = chart_of(SEQUENCE)
     broken = Response(chart, lambda x: (x * torch.nan).sum((-1, -2)))
-    new = refined(chart, broken, conformers(2))
+    new = refined(chart, broken, Curvature(molecule_of(SEQUENCE), chart, 310.0), conformers(2))
     assert torch.allclose(new.root, chart.root, atol=1e-6)
     assert torch.allclose(new.mean, chart.mean)
+
+
+def test_what_the_refined_chart_keeps_of_the_curvature_is_all_but_the_pairs():
+    chart, energy, tau = chart_of(SEQUENCE), potential(), conformers(12)
+    pairs = Curvature(molecule_of(SEQUENCE), chart, 310.0)
+    response = Response(chart, energy, steps=4, cap=3.0)
+    new = refined(chart, response, pairs, tau)
+    assert torch.equal(chart.rest, chart.curvature)  # bonded, all of it is constant
+    z = response(tau)
+    whole = torch.stack([chart.root @ curvature(response, t, m) @ chart.root for t, m in zip(tau, z, strict=True)])
+    soft = pairs.rows
+    known = pairs(chart.inverse(tau, z)[0]) + new.rest[soft][:, soft]
+    fixed = new.curvature[soft][:, soft].expand_as(known)
+    off, before = ((found - whole[:, soft][:, :, soft]).norm() for found in (known, fixed))
+    assert off < 0.5 * before

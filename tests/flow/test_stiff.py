@@ -1,70 +1,144 @@
-"""Laws of the stiff coordinates' density: a Gaussian that integrates to one, untrained the harmonic one."""
+"""Laws of p(z | tau): a map of noise that can be undone, its volume, and the energy that it is made after."""
+
+import math
 
 import pytest
 import torch
 
-from timewarp.flow.internal import Internal
-from timewarp.flow.stiff import gaussian
+from timewarp.energy import Potential
+from timewarp.flow import stiff
+from timewarp.flow.chart import InternalChart
+from timewarp.flow.stiff import standard_normal
 
-from .molecules import SMALL, chart_of, flow_of, molecule_of, tokens_of
+from .molecules import chart_of, molecule_of, stiff_of
+from .test_response import conformers
 
 SEQUENCE = "AA"
 
 
-def inputs(dtype=torch.float64, batch=5, seed=0):
-    molecule, chart = molecule_of(SEQUENCE), chart_of(SEQUENCE)
-    tokens = tokens_of(molecule, chart, dtype)
+def law(sequence=SEQUENCE, dtype=torch.float64, steps=3):
+    return stiff_of(molecule_of(sequence), chart_of(sequence, dtype), dtype, steps)
+
+
+def noise(of, count, seed=0):
     rng = torch.Generator().manual_seed(seed)
-    turns = torch.randn(batch, chart.atoms, generator=rng, dtype=dtype)
-    mean = torch.where(chart.stiff, torch.randn(batch, chart.atoms, 3, generator=rng, dtype=dtype), 0.0)
-    return tokens, turns, mean
+    return torch.randn(count, of.chart.stiffs, generator=rng, dtype=torch.float64).to(of.chart.dtype)
 
 
-def test_it_integrates_to_one_over_the_real_coordinates():
-    """Over a plane of two real coordinates beside one that is not; the mask leaves that one out."""
-    line = torch.linspace(-9, 9, 401, dtype=torch.float64)
-    a, b = torch.meshgrid(line, line, indexing="ij")
-    noise = torch.stack([a, torch.full_like(a, 3.0), b], -1).reshape(-1, 1, 3)
-    shift, log_scale = torch.tensor([[[0.4, 9.0, -0.7]]]).double(), torch.tensor([[[0.3, 9.0, -0.5]]]).double()
-    real = torch.tensor([[True, False, True]])
-    total = gaussian(noise, shift, log_scale, real).exp().sum() * (line[1] - line[0]) ** 2
-    assert total.item() == pytest.approx(1.0, abs=1e-9)
+@pytest.mark.parametrize("sequence", [SEQUENCE, "GP"])
+def test_pull_undoes_push(sequence):
+    made = law(sequence)
+    basin, e = made.at(conformers(20, sequence=sequence)), noise(made, 20)
+    z, there = made.push(basin, e)
+    back, again = made.pull(basin, z)
+    assert (back - e).abs().max() < 1e-8
+    assert torch.equal(there, again)
+    assert (z - basin.mean - e).abs().max() > 0.1  # it is not the identity
 
 
-def test_its_moments_are_the_shift_and_the_scale():
-    line = torch.linspace(-9, 9, 2001, dtype=torch.float64)
-    shift, log_scale = torch.tensor(0.4).double(), torch.tensor(0.3).double()
-    p = gaussian(line[:, None, None], shift, log_scale, torch.tensor([[True]])).exp() * (line[1] - line[0])
-    assert (p * line).sum().item() == pytest.approx(0.4, abs=1e-6)
-    assert ((p * (line - 0.4) ** 2).sum().sqrt()).item() == pytest.approx(torch.exp(log_scale).item(), abs=1e-6)
+def test_the_log_det_is_that_of_differences():
+    """Of the whole map, Newton step and all; the density of z is N(e) / |dz/de|."""
+    made = law()
+    tau, h = conformers(3), 1e-4
+    e, n = noise(made, 3, 1), made.chart.stiffs
+    for k in range(3):
+        basin = made.at(tau[k : k + 1].expand(2 * n, -1))
+        steps = h * torch.eye(n, dtype=torch.float64)
+        z, log_det = made.push(basin, torch.cat([e[k] + steps, e[k] - steps]))
+        jacobian = (z[:n] - z[n:]) / (2 * h)
+        assert log_det[0].item() == pytest.approx(torch.linalg.slogdet(jacobian).logabsdet.item(), abs=1e-4)
 
 
-@torch.no_grad()
-def test_untrained_it_adds_nothing():
-    torch.manual_seed(0)
-    flow = Internal(SMALL).double()
-    tokens, *given = inputs()
-    shift, scale = flow.stiff(tokens, flow.encoder(tokens), *given)
-    assert not shift.any()
-    assert not scale.any()
+def test_the_volume_would_be_wrong_without_the_curvature():
+    """What the test above would see, were the determinant that of another conformation."""
+    made = law()
+    basin = made.at(conformers(6))
+    log_det = made.push(basin, noise(made, 6))[1]
+    assert log_det.std() > 0.05
 
 
-@torch.no_grad()
-def test_only_stiff_coordinates_move_and_scales_are_bounded():
-    flow = flow_of(torch.float64, spread=2.0)
-    tokens, *given = inputs()
-    shift, scale = flow.stiff(tokens, flow.encoder(tokens), *given)
-    assert shift[:, tokens.stiff].abs().min() > 0
-    assert not shift[:, ~tokens.stiff].any()
-    assert not scale[:, ~tokens.stiff].any()
-    assert scale.abs().max() <= 0.7
+def test_it_is_nearer_to_the_energy_than_a_gaussian_about_the_same_geometry():
+    """The spread of ln p(z | tau) + S at given torsions: the law against N(mu(tau), 1) in the chart's coordinates."""
+    made, energy = law(), Potential(molecule_of(SEQUENCE), dtype=torch.float64)
+    tau = conformers(6, keep=400).repeat_interleave(40, 0)
+    basin, e = made.at(tau), noise(made, len(tau))
+
+    def spread(z, log_q):
+        x, log_det = made.chart.inverse(tau, z)
+        weight = -energy(x) - log_det - log_q
+        return weight.view(6, 40).std(1).median()
+
+    z, stretch = made.push(basin, e)
+    assert spread(z, standard_normal(e) - stretch) < 0.6 * spread(basin.mean + e, standard_normal(e))
 
 
-@torch.no_grad()
-def test_the_geometry_and_the_torsions_are_heard():
-    flow = flow_of(torch.float64, spread=0.5)
-    tokens, turns, mean = inputs()
-    atoms = flow.encoder(tokens)
-    one = flow.stiff(tokens, atoms, turns, mean)[0]
-    for other in ((turns + 1, mean), (turns, mean * 2)):
-        assert (flow.stiff(tokens, atoms, *other)[0] - one).abs().max() > 1e-4
+def test_the_slope_is_nearly_that_of_differences():
+    """Along the noise of bonds and bends it is exact; along the dihedrals' a Newton step's change is left out."""
+    made, h = law(), 1e-4
+    basin, e = made.at(conformers(4)), noise(made, 4, 2)
+    along = noise(made, 4, 3)
+    along[:, made.soft[made.bends :]] = 0.0
+
+    def value(e):
+        found, stretch, _ = made.evaluate(basin, e)
+        return found.energy + found.log_det - stretch
+
+    slope = made.evaluate(basin, e)[2]
+    numeric = (value(e + h * along) - value(e - h * along)) / (2 * h)
+    torch.testing.assert_close((slope * along).sum(1), numeric, rtol=1e-4, atol=1e-4)
+    along = noise(made, 4, 4)
+    numeric = (value(e + h * along) - value(e - h * along)) / (2 * h)
+    assert ((slope * along).sum(1) - numeric).norm() < 0.3 * numeric.norm()
+
+
+def test_what_is_evaluated_is_where_it_is_pushed():
+    made = law()
+    basin, e = made.at(conformers(5)), noise(made, 5)
+    found, stretch, _ = made.evaluate(basin, e)
+    z, same = made.push(basin, e)
+    positions, log_det = made.chart.inverse(basin.torsions, z)
+    torch.testing.assert_close(found.positions, positions)
+    torch.testing.assert_close(found.log_det, log_det)
+    assert torch.equal(stretch, same)
+    torch.testing.assert_close(found.energy, Potential(molecule_of(SEQUENCE), dtype=torch.float64)(positions))
+
+
+def test_a_curvature_without_a_root_gives_way_to_the_mean_one(monkeypatch):
+    made = law()
+    tau = conformers(3)
+    usual = made.at(tau)
+    bad = made.curvature(made.chart.inverse(tau, usual.mean)[0])
+    bad[1] -= 1e5 * torch.eye(bad.shape[1], dtype=torch.float64)
+    bad[2] = torch.nan
+    monkeypatch.setattr(made, "curvature", lambda _: bad.clone())
+    basin = made.at(tau)
+    assert torch.equal(basin.lower[0], usual.lower[0])
+    assert torch.equal(basin.lower[1], made.likely)
+    assert torch.equal(basin.lower[2], made.likely)
+    e = noise(made, 3)
+    back, _ = made.pull(basin, made.push(basin, e)[0])
+    assert (back - e).abs().max() < 1e-8
+
+
+def test_in_single_precision_it_is_the_same():
+    made, rough = law(), law(dtype=torch.float32)
+    tau, e = conformers(10), noise(law(), 10)
+    (z, one), (w, two) = made.push(made.at(tau), e), rough.push(rough.at(tau.float()), e.float())
+    assert (z - w).abs().median() < 1e-4
+    assert (one - two).abs().max() < 1e-2
+
+
+def test_a_saved_chart_gives_the_same_law():
+    made, chart = law(), chart_of(SEQUENCE)
+    again = InternalChart(molecule_of(SEQUENCE), whitening=chart.arrays(), dtype=torch.float64)
+    tau, e = conformers(2), noise(made, 2)
+    other = type(made)(again, made.response.on(again), made.curvature)
+    torch.testing.assert_close(other.push(other.at(tau), e), made.push(made.at(tau), e))
+
+
+def test_the_normal_density_is_that_of_scipys():
+    e = torch.randn(4, 7, dtype=torch.float64)
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(e).sum(1)
+    torch.testing.assert_close(standard_normal(e), expected)
+    assert standard_normal(e[:, :0]).tolist() == [0.0] * 4
+    assert math.isclose(stiff.CAP, 3.0)

@@ -8,7 +8,7 @@ import torch
 from timewarp import units
 from timewarp.energy import Bonded
 from timewarp.flow.chart import InternalChart
-from timewarp.flow.internal import laid
+from timewarp.flow.growth import ANGLES, CHANNELS
 from timewarp.flow.tokens import FEATURES, HARMONICS, Tokens, pad_stack, stacked
 
 from .molecules import chart_of, flow_of, molecule_of, tokens_of
@@ -22,9 +22,8 @@ def frames(sequence, dtype=torch.float64, batch=4):
     chart = chart_of(sequence)
     rng = torch.Generator().manual_seed(len(sequence))
     torsions = (2 * torch.rand(batch, chart.torsions, generator=rng, dtype=torch.float64) - 1) * torch.pi
-    mean, noise = torch.randn(2, batch, chart.stiffs, generator=rng, dtype=torch.float64)
-    turns = chart.join(torsions, 0.1 * mean)[..., 2]
-    return [t.to(dtype) for t in (torsions, turns, laid(chart, mean), laid(chart, noise))]
+    curves = torch.randn(batch, chart.torsions, CHANNELS, ANGLES, generator=rng, dtype=torch.float64)
+    return [t.to(dtype) for t in (torsions, curves)]
 
 
 @torch.no_grad()
@@ -34,10 +33,11 @@ def test_padding_changes_nothing(dtype, tolerance):
     tokens = [tokens_of(molecule_of(s), chart_of(s), dtype) for s in SEQUENCES]
     each = [frames(s, dtype) for s in SEQUENCES]
     together = flow.log_prob(stacked(tokens), *(pad_stack(list(parts)) for parts in zip(*each, strict=True)))
+    one = together["torsion"]
+    assert one.shape == (len(SEQUENCES), 4)
     for k, (own, parts) in enumerate(zip(tokens, each, strict=True)):
-        for one, two in zip(together, flow.log_prob(own, *parts), strict=True):
-            assert one.shape == (len(SEQUENCES), 4)
-            assert ((one[k] - two).abs() / (1 + two.abs())).max() < tolerance
+        two = flow.log_prob(own, *parts)["torsion"]
+        assert ((one[k] - two).abs() / (1 + two.abs())).max() < tolerance
 
 
 @torch.no_grad()
@@ -46,12 +46,11 @@ def test_what_stands_on_padding_is_not_read():
     tokens = stacked([tokens_of(molecule_of(s), chart_of(s), torch.float64) for s in ("GG", "HM")])
     parts = [pad_stack(list(pair)) for pair in zip(frames("GG"), frames("HM"), strict=True)]
     dirty = [part.clone() for part in parts]
-    atoms, torsions = molecule_of("GG").atoms, chart_of("GG").torsions
-    dirty[0][0, :, torsions:] = 1.0
-    for part in dirty[1:]:
-        part[0, :, atoms:] = 2.0
-    for one, two in zip(flow.log_prob(tokens, *parts), flow.log_prob(tokens, *dirty), strict=True):
-        assert (one - two).abs().max() < 1e-9
+    torsions = chart_of("GG").torsions
+    for value, part in enumerate(dirty, 1):
+        part[0, :, torsions:] = value
+    one, two = (flow.log_prob(tokens, *each)["torsion"] for each in (parts, dirty))
+    assert (one - two).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("sequence", ["AA", "HM", "PG"])

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from timewarp.kernel import Given, Move
+from timewarp.kernel import Given, Move, Placed
 from timewarp.state import State
 
 from .toys import ks
@@ -80,22 +80,23 @@ def _wrap(t):
 
 
 class Straight:
-    """q(tau) = (1 + cos(tau) / 2) / 2 pi and a Gaussian about a line; z2 is y2 stretched, so that the volume counts."""
+    """q(tau) = (1 + cos(tau) / 2) / 2 pi, and noise that is carried along a line; y2 is stretched besides."""
 
-    cost = 2
+    cost = 2, 1
+    noises = 2
 
     def __init__(self, energy):
         self.energy = energy
         self.evaluations = 0
 
-    def stretch(self, tau):
-        return 0.3 * torch.sin(tau) + 0.4
+    def line(self, tau):
+        """Centre and scale of (y1, y2)."""
+        centre = torch.stack([0.3 * torch.sin(tau), 0.3 * torch.cos(tau)], -1)
+        return centre, torch.stack([1.0 + 0.1 * torch.sin(tau), 1.2 + 0 * tau], -1)
 
     def _given(self, tau):
-        self.evaluations += self.cost * len(tau)
-        centre = torch.stack([0.3 * torch.sin(tau), 0.3 * torch.cos(tau) * self.stretch(tau).exp()], -1)
-        scale = torch.stack([1.0 + 0.1 * torch.sin(tau), 1.2 * self.stretch(tau).exp()], -1)
-        return Given(tau, torch.log((1 + 0.5 * torch.cos(tau)) / (2 * math.pi)), centre, scale)
+        self.evaluations += self.cost[0] * len(tau)
+        return Given(tau, torch.log((1 + 0.5 * torch.cos(tau)) / (2 * math.pi)), self.line(tau))
 
     def draw(self, count, rng):
         cdf = (GRID + math.pi + 0.5 * np.sin(GRID)) / (2 * math.pi)
@@ -103,20 +104,18 @@ class Straight:
         return self._given(torch.as_tensor(np.interp(u.numpy(), cdf, GRID)))
 
     def given(self, positions):
-        tau, y1, y2 = positions[:, 0].unbind(-1)
-        return self._given(_wrap(tau)), torch.stack([y1, y2 * self.stretch(tau).exp()], -1)
+        tau = _wrap(positions[:, 0, 0])
+        centre, scale = self.line(tau)
+        return self._given(tau), (positions[:, 0, 1:] - centre) / scale
 
-    def place(self, torsions, stiff):
-        y2 = stiff[:, 1] * (-self.stretch(torsions)).exp()
-        return torch.stack([torsions, stiff[:, 0], y2], -1)[:, None], self.stretch(torsions)
-
-    def slope(self, torsions, stiff):
-        self.evaluations += len(torsions)
-        positions, log_det = self.place(torsions, stiff)
+    def placed(self, given, noise):
+        self.evaluations += self.cost[1] * len(noise)
+        centre, scale = given.basin
+        y = centre + scale * noise
+        positions = torch.cat([given.torsions[:, None], y], -1)[:, None]
         tau, e1, e2 = BENT.errors(positions)
-        y1 = e1 / BENT.first(tau)[1] - 0.9 * stiff[:, 0] * e2 / 0.9
-        y2 = e2 / 0.9 * (-self.stretch(torsions)).exp()
-        return self.energy(positions) + log_det, torch.stack([y1, y2], -1)
+        slope = torch.stack([e1 / BENT.first(tau)[1] - 0.9 * y[:, 0] * e2 / 0.9, e2 / 0.9], -1)
+        return Placed(positions, self.energy(positions), -scale.log().sum(-1), scale * slope)
 
 
 BENT = Bent()

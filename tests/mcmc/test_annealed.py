@@ -64,16 +64,15 @@ def forward(made, count=40_000, seed=0):
 
 def backward(made, count=40_000, seed=0):
     rng = seeded(seed)
-    given, stiff = made.proposal.given(BENT.draw(count, rng))
-    return made.backward(given, (stiff - given.centre) / given.scale, rng)
+    return made.backward(*made.proposal.given(BENT.draw(count, rng)), rng)
 
 
 class Flipped(Annealed):
     """The increments of the weight have the other sign."""
 
     def forward(self, given, rng):
-        noise, total, log_weight = super().forward(given, rng)
-        return noise, total, -2 * given.log_prob - log_weight
+        positions, energy, log_weight = super().forward(given, rng)
+        return positions, energy, -2 * given.log_prob - log_weight
 
     def backward(self, given, noise, rng):
         return -2 * given.log_prob - super().backward(given, noise, rng)
@@ -83,8 +82,8 @@ class Forgetful(Annealed):
     """The density of the torsions is left out."""
 
     def forward(self, given, rng):
-        noise, total, log_weight = super().forward(given, rng)
-        return noise, total, log_weight + given.log_prob
+        positions, energy, log_weight = super().forward(given, rng)
+        return positions, energy, log_weight + given.log_prob
 
     def backward(self, given, noise, rng):
         return super().backward(given, noise, rng) + given.log_prob
@@ -211,13 +210,35 @@ def test_a_linear_rest_is_integrated_exactly():
 def test_without_stages_the_weight_is_that_of_independence_sampling():
     made = kernel(0)
     x = BENT.draw(50, seeded(0))
-    given, stiff = made.proposal.given(x)
-    log_q = given.log_prob + (normal((stiff - given.centre) / given.scale) - given.scale.log()).sum(-1)
+    given, noise = made.proposal.given(x)
+    log_q = given.log_prob + normal(noise).sum(-1)
     queue, _ = made.step(made.init(at(x)), seeded(1))
-    log_net = log_q + made.proposal.place(given.torsions, stiff)[1]
+    log_net = log_q + made.proposal.placed(given, noise).log_det
     same = (queue.state.positions == x).flatten(1).all(1)
     assert 0 < same.sum() < 50
     torch.testing.assert_close(queue.log_net[same], log_net[same])
+
+
+class Crooked(Straight):
+    """Its gradient is wrong; it only steers."""
+
+    def placed(self, given, noise):
+        at = super().placed(given, noise)
+        return at._replace(gradient=0.6 * at.gradient + 0.3 * torch.sin(noise))
+
+
+def test_a_wrong_gradient_does_no_harm_to_the_law():
+    made = Annealed(BENT, Crooked(BENT), 3, 5, 0.4 * math.pi)
+    assert crooks(made) < 3
+    assert invariance(made) > 0.01
+
+
+def test_what_is_known_goes_with_its_point():
+    made = kernel(3)
+    given = made.proposal.draw(2000, seeded(5))
+    positions, energy, _ = made.forward(given, seeded(6))
+    torch.testing.assert_close(energy, BENT(positions))
+    torch.testing.assert_close(positions[:, 0, 0], given.torsions)
 
 
 @pytest.mark.parametrize("stages", [0, 3])

@@ -211,11 +211,8 @@ class Adaptation:
     def _rate(self) -> float:
         """The acceptance of the averaged weights on held-out chains, which go on meanwhile."""
         path = Annealed(self.peptide.potential, self.judged, self.config.stages)
-        given = self.judged.draw(len(self.held), self.rng)
-        noise, _, fresh = path.forward(given, self.rng)
-        new, _ = self.judged.place(given.torsions, given.centre + given.scale * noise)
-        given, stiff = self.judged.given(self.held)
-        old = path.backward(given, (stiff - given.centre) / given.scale, self.rng)
+        new, _, fresh = path.forward(self.judged.draw(len(self.held), self.rng), self.rng)
+        old = path.backward(*self.judged.given(self.held), self.rng)
         fresh, old = (w.nan_to_num(-torch.inf, -torch.inf, -torch.inf) for w in (fresh, old))
         rate = acceptance(fresh, old)
         zero = torch.zeros_like(old)
@@ -232,14 +229,14 @@ class Adaptation:
         self.own = self.own.joined(new[fresh.isfinite()])[-self.config.remembered :]
 
     def _weight(self, conformations: Conformations, flow: Internal) -> Tensor:
-        return conformations.log_weight(torch.stack(conformations.log_prob(flow, self.proposal)).sum(0))
+        return conformations.log_weight(conformations.log_prob(flow, self.proposal))
 
     def _loss(self, model: nn.Module, batch: Any, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         config = self.config
         thermal = self.pool[torch.randint(len(self.pool), (config.batch,), generator=rng)]
         both = thermal.joined(self.own[torch.randint(len(self.own), (config.own,), generator=rng)])
-        torsion, stiff = both.log_prob(cast(Internal, model), self.proposal)
-        likelihood = -(torsion + stiff)[: config.batch].mean()
+        torsion = both.log_prob(cast(Internal, model), self.proposal)
+        likelihood = -torsion[: config.batch].mean()
         gap = both.free - torsion
         halves = gap.detach().split((config.batch, config.own))
         middle = torch.stack([half.median() for half in halves]).mean()

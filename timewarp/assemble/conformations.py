@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from timewarp.assemble.marginal import marginal
 from timewarp.assemble.peptide import Peptide
-from timewarp.flow.internal import CHUNK, Internal, InternalProposal, laid
-from timewarp.flow.stiff import gaussian
+from timewarp.flow.internal import CHUNK, Internal, InternalProposal
 from timewarp.mcmc.accept import metropolis
 from timewarp.state import Positions
-
-DRAWS = 8  # of the stiff coordinates, for `free`
-LOWEST = -1e6  # what a log weight that is not finite counts as
 
 
 @dataclass(frozen=True)
@@ -25,9 +21,7 @@ class Conformations:
 
     Attributes:
         parts: what `Internal.log_prob` takes, each [count, ...].
-        target: -U/kT - ln |d(tau, z)/dx|, the log density in those coordinates up to a constant; -inf in a clash.
-        free: ln of the integral of exp(target) over the stiff coordinates, up to a constant: estimated from a few
-            draws of them at the same torsions, it is what the torsions should follow, with less noise than `target`.
+        target, free: see `Marginal`; the latter is what the torsions should follow, with less noise.
         positions: nm, in the chart's frame.
     """
 
@@ -42,7 +36,8 @@ class Conformations:
         cls, proposal: InternalProposal, peptide: Peptide, positions: Positions, rng: torch.Generator
     ) -> Conformations:
         """What there is to know of these positions."""
-        blocks = [_of(proposal, peptide, block, rng) for block in positions.split(CHUNK)]
+        charted = (proposal.chart.forward(block) for block in positions.split(CHUNK))
+        blocks = [_at(proposal, peptide, torsions, stiff, rng) for torsions, stiff, _ in charted]
         return blocks[0].joined(*blocks[1:])
 
     def __len__(self) -> int:
@@ -66,12 +61,12 @@ class Conformations:
         for name in ("target", "free", "positions"):
             getattr(self, name)[pick] = getattr(new, name)
 
-    def log_prob(self, flow: Internal, proposal: InternalProposal) -> tuple[Tensor, Tensor]:
-        """(ln p(tau), ln p(z | tau)) of the flow; [count] each."""
-        return flow.log_prob(proposal.tokens, **self.parts)  # type: ignore[arg-type]
+    def log_prob(self, flow: Internal, proposal: InternalProposal) -> Float[Tensor, " count"]:
+        """ln p(tau) of the flow."""
+        return flow.log_prob(proposal.tokens, **self.parts)["torsion"]
 
     def log_weight(self, log_prob: Float[Tensor, " count"]) -> Float[Tensor, " count"]:
-        """ln w, target over density; -inf where it is not finite."""
+        """ln w, target over density, from ln p(tau); -inf where it is not finite."""
         return (self.target.to(log_prob) - log_prob).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
 
 
@@ -80,11 +75,13 @@ def drawn(
     proposal: InternalProposal, peptide: Peptide, count: int, rng: torch.Generator
 ) -> tuple[Conformations, Float[Tensor, " count"]]:
     """Samples of the flow as it is now, and their ln w."""
-    state, log_prob = proposal.draw(count, rng)
-    new = Conformations.of(proposal, peptide, state.positions, rng)
-    # the density that was drawn with, in the chart's coordinates as the target is
-    log_det = proposal.chart.forward(state.positions)[2]
-    return new, new.log_weight(log_prob - log_det)
+    blocks = []
+    for start in range(0, count, CHUNK):
+        torsions, log_prob = proposal.torsions(min(CHUNK, count - start), rng)
+        new = _at(proposal, peptide, torsions, None, rng)
+        blocks.append((new, new.log_weight(log_prob)))
+    all_, weights = zip(*blocks, strict=True)
+    return all_[0].joined(*all_[1:]), torch.cat(weights)
 
 
 @torch.no_grad()
@@ -98,20 +95,9 @@ def exchanged(
     return accepted
 
 
-def _of(proposal: InternalProposal, peptide: Peptide, positions: Positions, rng: torch.Generator) -> Conformations:
-    chart, energy = proposal.chart, peptide.potential
-    torsions, stiff, log_det = chart.forward(positions)
-    mean, shift, scale = proposal.relaxed(proposal.atoms, torsions)
-    turns = chart.join(torsions, mean)[..., 2]
-    parts = {"torsions": torsions, "turns": turns, "mean": laid(chart, mean), "noise": laid(chart, stiff - mean)}
+def _at(proposal: InternalProposal, peptide: Peptide, torsions, stiff, rng) -> Conformations:
+    parts = {"torsions": torsions}
     if proposal.growth:
         parts["curves"] = proposal.growth.curves(torsions)
-    target = -energy(positions) - log_det
-    each = []
-    for _ in range(DRAWS):
-        white = torch.randn(shift.shape, generator=rng, dtype=shift.dtype)
-        noise = torch.where(chart.stiff, shift + scale.exp() * white, 0.0)
-        placed, det = chart.inverse(torsions, mean + noise[:, chart.stiff])
-        each.append(-energy(placed) - det - gaussian(noise, shift, scale, proposal.tokens.stiff))
-    free = torch.stack(each).nan_to_num(LOWEST, LOWEST, LOWEST).logsumexp(0) - log(DRAWS)
-    return Conformations(parts, target.nan_to_num(-torch.inf, -torch.inf, -torch.inf), free, positions)
+    found = marginal(peptide, torsions, rng, stiff)
+    return Conformations(parts, found.target, found.free, found.positions)

@@ -48,4 +48,4 @@ def bound(flow: Internal | Cartesian, peptide: Peptide) -> Proposal:
     chart = chart.to(device)
     compiled = getattr(peptide.potential, "compiled", False)
     growth = Growth(peptide.molecule, chart, temperature, compiled).to(device)
-    return InternalProposal(flow, tokens.to(device), chart, peptide.response.on(chart), growth)
+    return InternalProposal(flow, tokens.to(device), peptide.stiff.on(chart), growth)

@@ -19,12 +19,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
+from timewarp.assemble.marginal import marginal
 from timewarp.assemble.mixing import mixing
 from timewarp.assemble.peptide import Peptide, warm
 from timewarp.assemble.reference import at_rest, prepared
 from timewarp.atomic import write_atomically
+from timewarp.flow.internal import CHUNK
 from timewarp.kernel import run
 from timewarp.mcmc.torsions import TorsionState
+from timewarp.settings import SettingsError
 from timewarp.state import Molecule
 
 
@@ -53,9 +56,6 @@ class Recipe:
         return {name: value for name, value in asdict(self).items() if name != "tempering" or value}
 
 
-_FRAMES = ("positions", "torsions", "noise", "mean")
-
-
 def generate(
     molecules: Iterable[tuple[str, Callable[[], Molecule]]],
     out: Path,
@@ -81,7 +81,10 @@ def generate(
         kept, how = zip(*(tempered if recipe.tempering else heated)(peptide, recipe, rng), strict=True)
         facts = {"sequence": name, "seed": seed, "recipe": recipe.facts(), **how[-1], **mixed(kept, recipe.walkers)}
         facts["seconds"] = time.monotonic() - began
-        write_atomically(path, save(arrays(kept, peptide), {"facts": json.dumps(facts)}))
+        write_atomically(
+            path,
+            save(arrays(torch.cat([frame.positions for frame in kept]), peptide, rng), {"facts": json.dumps(facts)}),
+        )
         frames = recipe.walkers * recipe.frames
         made += frames
         halves, found = facts["mean_energy_of_halves"], facts["mixing"]
@@ -132,14 +135,18 @@ def mixed(kept: Sequence[TorsionState], walkers: int) -> dict[str, Any]:
     return {"mean_energy_of_halves": halves, "mixing": mixing(torsions, energy, start)}
 
 
-def arrays(kept: Sequence[TorsionState], peptide: Peptide) -> dict[str, torch.Tensor]:
+def arrays(positions: torch.Tensor, peptide: Peptide, rng: torch.Generator) -> dict[str, torch.Tensor]:
     """The tensors of a shard: the frames, and what it takes to make the molecule and its chart again."""
-    tensors = {k: torch.cat([getattr(frame, k) for frame in kept]) for k in _FRAMES}
-    stiff = tensors["mean"] + tensors["noise"]
-    tensors["mean"] = torch.cat([peptide.response(part) for part in tensors["torsions"].split(512)])
-    tensors["noise"] = stiff - tensors["mean"]
-    tensors |= {f"molecule.{k}": v.contiguous() for k, v in peptide.molecule.arrays().items()}
-    return tensors | {f"chart.{k}": v.contiguous() for k, v in peptide.chart.arrays().items()}
+    blocks = []
+    for part in positions.split(CHUNK):
+        torsions, stiff, _ = peptide.chart.forward(part)
+        noise = peptide.stiff.pull(peptide.stiff.at(torsions), stiff)[0]
+        blocks.append((torsions, noise, marginal(peptide, torsions, rng).free))
+    torsions, noise, free = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    tensors = {"positions": positions, "torsions": torsions, "noise": noise, "free": free}
+    tensors |= {f"molecule.{k}": v for k, v in peptide.molecule.arrays().items()}
+    tensors |= {f"chart.{k}": v for k, v in peptide.chart.arrays().items()}
+    return {k: v.contiguous() for k, v in tensors.items()}
 
 
 def seed_of(seed: int, name: str) -> int:
@@ -151,7 +158,8 @@ def seed_of(seed: int, name: str) -> int:
 class Shard:
     """The frames of one peptide, with what it takes to make its molecule and chart again.
 
-    `mean` is the relaxed stiff coordinates of a frame's torsions, `noise` what its stiff coordinates add to them.
+    `noise` is what `Stiff` carries to a frame's stiff coordinates: N(0, I), where that law is right. `free` is the
+    `Marginal` of its torsions. `drawn`, torsions that a flow drew with the same of theirs, may be empty.
     """
 
     sequence: str
@@ -160,12 +168,17 @@ class Shard:
     positions: torch.Tensor
     torsions: torch.Tensor
     noise: torch.Tensor
-    mean: torch.Tensor
+    free: torch.Tensor
+    drawn: tuple[torch.Tensor, torch.Tensor]
     facts: dict
 
     @classmethod
     def read(cls, path: Path) -> Shard:
-        """Read a shard that `generate` wrote."""
+        """Read a shard that `generate` wrote.
+
+        Raises:
+            SettingsError: if it is of an earlier version.
+        """
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["facts"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -174,5 +187,11 @@ class Shard:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         molecule = Molecule.from_arrays(under("molecule."))
-        frames = {name: tensors[name] for name in _FRAMES}
-        return cls(facts["sequence"], molecule, under("chart."), facts=facts, **frames)
+        if "free" not in tensors:
+            raise SettingsError(f"{path}: made with another version; remove it and make it again with timewarp data")
+        frames = {name: tensors[name] for name in ("positions", "torsions", "noise", "free")}
+        none = frames["torsions"][:0], frames["free"][:0]
+        drawn = tuple(
+            tensors.get(f"drawn.{name}", empty) for name, empty in zip(("torsions", "free"), none, strict=True)
+        )
+        return cls(facts["sequence"], molecule, under("chart."), drawn=drawn, facts=facts, **frames)

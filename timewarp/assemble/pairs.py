@@ -19,7 +19,7 @@ from timewarp.assemble.generate import Shard
 from timewarp.flow.cartesian import Cartesian
 from timewarp.flow.cartesian_rotation import randomly_rotated
 from timewarp.flow.chart import InternalChart
-from timewarp.flow.losses import Own
+from timewarp.flow.losses import Own, Terms
 from timewarp.flow.tokens import Tokens, pad_stack
 from timewarp.settings import SettingsError
 from timewarp.state import State
@@ -94,13 +94,13 @@ class PairBatch:
         both, features, real = (pad_stack(part).flatten(0, 1) for part in (drawn, described, masks))
         return cls(features, both[:, 0], both[:, 1], real)
 
-    def log_prob(self, model: Cartesian, rng: torch.Generator) -> dict[str, Tensor]:
+    def terms(self, model: Cartesian, rng: torch.Generator) -> Terms:
         """ln p of the second of each pair given the first; velocities are drawn fresh."""
         shape = (*self.end.shape[:-1], model.config.velocities)
         velocities = torch.randn(shape, generator=rng, dtype=self.end.dtype, device=self.end.device)
         velocities = torch.where(self.real[..., None], velocities, 0.0)
         transition = model(self.features, self.start, self.real)
-        return {"transition": transition.log_prob(State(self.end, velocities))}
+        return Terms({"transition": transition.log_prob(State(self.end, velocities))})
 
     def judged(self, own: Sequence[Own]) -> PairBatch:
         """The same pairs, with molecules for own samples."""

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from timewarp.energy import Bonded, Potential
 from timewarp.flow.chart import InternalChart
+from timewarp.flow.curvature import Curvature
 from timewarp.flow.response import Response
+from timewarp.flow.stiff import Stiff
 from timewarp.flow.whitening import refined
 from timewarp.kernel import Energy
 from timewarp.mcmc.torsions import Torsions, TorsionState
@@ -31,6 +33,7 @@ class Peptide:
         temperature: K, of that energy.
         chart: positions <-> (torsions, whitened stiff coordinates).
         response: the relaxed stiff coordinates, given the torsions.
+        stiff: their law about these.
     """
 
     molecule: Molecule
@@ -38,6 +41,7 @@ class Peptide:
     temperature: float
     chart: InternalChart
     response: Response
+    stiff: Stiff
 
     @classmethod
     def of(
@@ -71,8 +75,11 @@ class Peptide:
             state = warm(walk, walk.begin(WALKERS, rng), WARM_UP, rng)
             best = state.log_density.argsort(descending=True)[: WALKERS // 2]
             chosen = best[torch.randperm(len(best), generator=rng)[:CONFORMERS]]
-            chart = refined(chart, Response(chart, potential, steps=4, cap=3.0), state.torsions[chosen])
-        return cls(molecule, potential, temperature, chart, Response(chart, potential, steps=3, damping=0.9, cap=3.0))
+            pairs = Curvature(molecule, chart, temperature)
+            chart = refined(chart, Response(chart, potential, steps=4, cap=3.0), pairs, state.torsions[chosen])
+        response = Response(chart, potential, steps=3, damping=0.9, cap=3.0)
+        stiff = Stiff(chart, response, Curvature(molecule, chart, temperature))
+        return cls(molecule, potential, temperature, chart, response, stiff)
 
     @property
     def frame(self) -> Tensor:

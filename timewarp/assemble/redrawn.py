@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save
 
 from timewarp.assemble.flows import bound
-from timewarp.assemble.generate import Shard, seed_of
+from timewarp.assemble.generate import Shard, arrays, seed_of
+from timewarp.assemble.marginal import marginal
 from timewarp.assemble.peptide import Peptide
 from timewarp.atomic import write_atomically
 from timewarp.flow.factored import FactoredInternal
@@ -27,7 +28,8 @@ from timewarp.state import State
 
 CHAINS = 32
 BURN = 64  # tests of each chain before its first frame
-STAGES = 4
+STAGES = 2
+OWN = 1024  # draws of the flow that a shard keeps
 
 
 def redraw(
@@ -86,11 +88,10 @@ def _drawn(shard: Shard, flow: Internal, frames: int, seed: int, compiled: bool)
         if number > BURN and (number - BURN) % every == 0:
             kept.append(state.state.positions)
     positions = torch.cat(kept)
-    torsions, stiff, _ = peptide.chart.forward(positions)
-    mean = torch.cat([peptide.response(part) for part in torsions.split(512)])
     energies = [float(peptide.potential(x).mean()) for x in (shard.positions, positions)]
-    tensors = {"positions": positions, "torsions": torsions, "noise": stiff - mean, "mean": mean}
-    tensors |= {f"molecule.{k}": v for k, v in shard.molecule.arrays().items()}
-    tensors |= {f"chart.{k}": v for k, v in shard.whitening.items()}
     facts = {"acceptance": accepted, "mean_energy": energies, "chains": CHAINS, "burn": BURN, "stages": STAGES}
-    return {k: v.contiguous() for k, v in tensors.items()}, facts | {"seconds": time.monotonic() - began}
+    tensors = arrays(positions, peptide, rng)
+    blocks = [proposal.torsions(OWN // 4, rng)[0] for _ in range(4)]
+    tensors["drawn.torsions"] = torch.cat(blocks)
+    tensors["drawn.free"] = torch.cat([marginal(peptide, block, rng).free for block in blocks])
+    return tensors, facts | {"seconds": time.monotonic() - began}

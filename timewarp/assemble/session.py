@@ -33,7 +33,7 @@ from timewarp.training.metrics import Metrics
 from timewarp.training.processes import Processes
 
 COLUMNS = [
-    *("step", "seconds", "peptides", "loss", "torsion", "stiff", "transition", "log_ratio", "entropy"),
+    *("step", "seconds", "peptides", "loss", "torsion", "rest", "transition", "spread", "log_ratio", "entropy"),
     *("norm", "rate", "skipped", "validation"),
 ]
 MOST = 12  # held-out peptides that are measured in one validation

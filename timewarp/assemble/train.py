@@ -41,7 +41,7 @@ def train(settings: TrainSettings, progress: Progress, stop: Stop) -> Report:
         seed=settings.seed,
         model=model,
         fit=FitConfig(learning_rate=settings.learning_rate, horizon=settings.horizon),
-        objective=Objective(acceptance=settings.acceptance, entropy=settings.entropy),
+        objective=Objective(settings.likelihood, settings.acceptance, settings.entropy, settings.spread),
         own_from=settings.own_from,
         start=checkpoint_path(settings.start).with_suffix("") if settings.start else None,
         device=settings.device.resolve(),

@@ -76,7 +76,7 @@ class InternalChart:
         self.below = below(self.refs).to(dtype)
         self.prepared = self.internal(molecule.reference.double()[None])[0]
         if whitening is not None:
-            self.whiten(whitening["mean"], whitening["curvature"])
+            self.whiten(whitening["mean"], whitening["curvature"], whitening.get("rest"))
         else:
             self._relax(bonded)
 
@@ -104,15 +104,24 @@ class InternalChart:
                 break
         self.whiten(r, hessian(r))
 
-    def whiten(self, mean: Float[Tensor, " stiffs"], curvature: Float[Tensor, "stiffs stiffs"]) -> None:
-        """Take `mean` and `curvature` (float64) of the stiff coordinates: z = H^(1/2) (R - R0)."""
+    def whiten(
+        self,
+        mean: Float[Tensor, " stiffs"],
+        curvature: Float[Tensor, "stiffs stiffs"],
+        rest: Float[Tensor, "stiffs stiffs"] | None = None,
+    ) -> None:
+        """Take `mean` and `curvature` (float64) of the stiff coordinates: z = H^(1/2) (R - R0).
+
+        `rest` is what the curvature is without that of the pairs at each geometry; all of it where it is not given,
+        as for the bonded curvature.
+        """
         values, vectors = torch.linalg.eigh(curvature)
         values = values.clamp_min(SOFTEST)
         root = (vectors * values.sqrt()) @ vectors.T
         inverse = (vectors / values.sqrt()) @ vectors.T
         self.log_whitening = float(0.5 * values.log().sum())
         self.mean, self.root, self.inverse_root = (t.to(self.dtype) for t in (mean, root, inverse))
-        self.curvature = curvature
+        self.curvature, self.rest = curvature, curvature if rest is None else rest
 
     def to(self, device: torch.device | str) -> InternalChart:
         """The same chart with its tensors on a device."""
@@ -126,7 +135,8 @@ class InternalChart:
 
     def arrays(self) -> dict[str, Tensor]:
         """The whitening: what it takes, beside the molecule, to make this very chart again."""
-        return {"mean": self.mean.double(), "curvature": self.curvature, "order": self.tree.order}
+        arrays = {"mean": self.mean.double(), "curvature": self.curvature, "order": self.tree.order}
+        return arrays | {"rest": self.rest.clone()}
 
     def internal(self, positions: Positions) -> Float[Tensor, "*batch atoms 3"]:
         """(bond nm, angle rad, dihedral rad) of each atom in placement order; zeros where an atom has none."""

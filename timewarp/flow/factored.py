@@ -1,4 +1,4 @@
-"""The internal flow without velocities as what it is: torsions, then a Gaussian of the stiff coordinates."""
+"""The internal flow without velocities as what it is: torsions, then noise that is carried to the stiff coordinates."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from timewarp.flow.internal import InternalProposal
-from timewarp.kernel import Given
+from timewarp.flow.stiff import Basin
+from timewarp.kernel import Given, Placed
 from timewarp.state import Positions
 
 
 class FactoredInternal:
-    """An `InternalProposal` of 0 velocity channels, in the coordinates (tau, z) of its chart.
+    """An `InternalProposal` of 0 velocity channels, in the coordinates (tau, e).
 
     Raises:
         ValueError: if the flow has velocity channels, which couple the torsions to the rest.
@@ -24,35 +25,31 @@ class FactoredInternal:
         self.proposal, self.chart = proposal, proposal.chart
 
     @property
-    def cost(self) -> int:
-        """Energy evaluations that `draw` and `given` make for each configuration."""
-        return self.proposal.response.steps
+    def cost(self) -> tuple[int, int]:
+        """Energy evaluations for each configuration: of `draw` or `given`, and of `placed`."""
+        at, push = self.proposal.stiff.cost
+        return at, push + 1
+
+    @property
+    def noises(self) -> int:
+        """Coordinates e."""
+        return self.chart.stiffs
 
     def draw(self, count: int, rng: torch.Generator) -> Given:
         """Torsions drawn from q."""
-        p = self.proposal
-        shape = (count, self.chart.torsions)
-        uniform = torch.rand(shape, generator=rng, device=rng.device, dtype=self.chart.dtype)
-        atoms = p.atoms
-        torsions, log_prob = p.flow.torsion.sample(p.tokens, atoms, uniform.to(p.tokens.atoms.device), p.growth)
-        return self._given(atoms, torsions, log_prob)
+        torsions, log_prob = self.proposal.torsions(count, rng)
+        return Given(torsions, log_prob, self.proposal.stiff.at(torsions))
 
-    def given(self, positions: Positions) -> tuple[Given, Float[Tensor, "count stiffs"]]:
-        """What `draw` says of the torsions of these positions; and z there."""
-        p, atoms = self.proposal, self.proposal.atoms
+    def given(self, positions: Positions) -> tuple[Given, Float[Tensor, "count noises"]]:
+        """What `draw` says of the torsions of these positions; and e there."""
+        p = self.proposal
         torsions, stiff, _ = self.chart.forward(positions)
         curves = p.growth.curves(torsions) if p.growth else None
-        return self._given(atoms, torsions, p.flow.torsion.log_prob(p.tokens, atoms, torsions, curves)), stiff
+        log_prob = p.flow.torsion.log_prob(p.tokens, p.atoms, torsions, curves)
+        given = Given(torsions, log_prob, p.stiff.at(torsions))
+        return given, p.stiff.pull(Basin(*given.basin), stiff)[0]
 
-    def place(self, torsions: Tensor, stiff: Tensor) -> tuple[Positions, Float[Tensor, " count"]]:
-        """(positions in the chart's frame, ln |d(tau, z)/dx|)."""
-        return self.chart.inverse(torsions, stiff)
-
-    def slope(self, torsions: Tensor, stiff: Tensor) -> tuple[Float[Tensor, " count"], Float[Tensor, "count stiffs"]]:
-        """(U/kT + ln |d(tau, z)/dx|, its gradient with respect to z)."""
-        return self.proposal.response.slope(torsions, stiff)
-
-    def _given(self, atoms: Tensor, torsions: Tensor, log_prob: Tensor) -> Given:
-        mean, shift, scale = self.proposal.relaxed(atoms, torsions)
-        keep = self.chart.stiff
-        return Given(torsions, log_prob, mean + shift[:, keep], scale.exp()[:, keep])
+    def placed(self, given: Given, noise: Float[Tensor, "count noises"]) -> Placed:
+        """Positions (in the chart's frame), U/kT and the volume of (tau, e); see `Factored`."""
+        at, stretch, slope = self.proposal.stiff.evaluate(Basin(*given.basin), noise)
+        return Placed(at.positions, at.energy.double(), (at.log_det - stretch).double(), slope)

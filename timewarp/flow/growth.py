@@ -68,7 +68,7 @@ class Growth:
         stiff = torch.zeros(1, chart.stiffs, dtype=chart.dtype)
         still = chart.to("cpu") if chart.root.is_cuda else chart
         frame = still.inverse(angles, stiff)[0][0].double()[order]
-        pairs = _pairs(molecule, order, units.kT(temperature))
+        pairs = pair_tables(molecule, order, units.kT(temperature))
         owner = _owners(still)
         self.base = (owner < 0).nonzero()[:, 0]
         self.energies = _compiled() if compiled else _energies
@@ -176,7 +176,7 @@ def _step(axis, number, owner, frame, pairs, dtype) -> Step:
     return Step(axis, group, standing, *local, *tables)
 
 
-def _pairs(molecule: Molecule, order: Tensor, kT: float) -> list[Tensor]:
+def pair_tables(molecule: Molecule, order: Tensor, kT: float) -> list[Tensor]:
     """Pair matrices in placement order: sigma^6, 4 epsilon, q q, q q of the solvent, B B; energies in kT."""
     ff = molecule.forcefield
     sigma6 = ((ff.sigma[:, None] + ff.sigma) / 2) ** 6

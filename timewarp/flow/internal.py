@@ -1,13 +1,15 @@
 """The internal flow: torsions one after another, then the stiff coordinates about their relaxed geometry.
 
-p(x) = p(tau) p(z | tau) |d(tau, z)/dx| over shapes; the rigid-body pose is kept from the positions given. With
-velocity channels, torsions, noise and velocities are coupled after they are drawn and before the noise is scaled
-about the relaxed geometry of the coupled torsions, so that this geometry is needed once.
+p(x) = p(tau) p(z | tau) |d(tau, z)/dx| over shapes; the rigid-body pose is kept from the positions given. What is
+learned is p(tau); `Stiff` knows p(z | tau), as the image of noise e. With velocity channels, torsions, noise and
+velocities are coupled after they are drawn and before the noise is carried to z about the relaxed geometry of the
+coupled torsions, so that this geometry is needed once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log, pi
 
 import torch
 from jaxtyping import Float
@@ -17,8 +19,7 @@ from timewarp.flow.chart import InternalChart
 from timewarp.flow.graph import Encoder
 from timewarp.flow.growth import Growth
 from timewarp.flow.pose import posed
-from timewarp.flow.response import Response
-from timewarp.flow.stiff import StiffNet, gaussian
+from timewarp.flow.stiff import Stiff, standard_normal
 from timewarp.flow.tokens import Tokens
 from timewarp.flow.torsion import Curves, TorsionNet
 from timewarp.flow.velocity import Coordinates, VelocityCouplings
@@ -33,9 +34,6 @@ class InternalConfig:
     heads: int = 6
     encoder_layers: int = 4
     torsion_layers: int = 3
-    stiff_width: int = 32
-    stiff_heads: int = 4
-    stiff_layers: int = 1
     harmonics: int = 12
     grid: int = 72
     velocities: int = 0
@@ -57,7 +55,6 @@ class Internal(nn.Module):
         self.config = config
         self.encoder = Encoder(config.width, config.heads, config.encoder_layers)
         self.torsion = TorsionNet(config.width, config.heads, config.torsion_layers, config.harmonics, config.grid)
-        self.stiff = StiffNet(config.stiff_width, config.stiff_heads, config.stiff_layers, config.width)
         shape = (config.velocity_blocks, config.velocity_width, config.velocity_heads, config.velocity_layers)
         self.velocity = VelocityCouplings(config.velocities, *shape, config.width) if config.velocities else None
 
@@ -65,51 +62,36 @@ class Internal(nn.Module):
         self,
         tokens: Tokens,
         torsions: Float[Tensor, "*m batch torsions"],
-        turns: Float[Tensor, "*m batch atoms"],
-        mean: Float[Tensor, "*m batch atoms 3"],
-        noise: Float[Tensor, "*m batch atoms 3"],
         curves: Curves | None = None,
+        noise: Float[Tensor, "*m batch atoms 3"] | None = None,
         velocities: Float[Tensor, "*m batch atoms channels"] | None = None,
-        thin: int = 1,
-    ) -> tuple[Float[Tensor, "*m batch"], Float[Tensor, "*m thinned"]]:
-        """(ln p(tau), ln p(z | tau)) of a stack of molecules: the likelihood that is trained.
+    ) -> dict[str, Float[Tensor, "*m batch"]]:
+        """The parts of the likelihood that is trained, of a stack of molecules: `torsion`, ln p(tau).
 
-        With velocity channels the sum is ln p(tau, z, v), and its first part that of the uncoupled torsions.
-        Without them the second part, which costs most and teaches least, may be that of every `thin`-th alone.
+        With velocity channels that is the part of the uncoupled torsions, and `rest` the other part of ln p(tau, e, v).
         """
-        atoms = self.encoder(tokens)
-        if self.velocity is None:
-            mean, noise, turns = mean[..., ::thin, :, :], noise[..., ::thin, :, :], turns[..., ::thin, :]
-            shift, scale = self.stiff(tokens, atoms, turns, mean)
-            stiff = gaussian(noise, shift, scale, tokens.stiff.unsqueeze(-3))
-            return self.torsion.log_prob(tokens, atoms, torsions, curves), stiff
-        shift, scale = self.stiff(tokens, atoms, turns, mean)
-        return self.parts(tokens, atoms, torsions, noise, velocities, shift, scale, curves)
+        return self.parts(tokens, self.encoder(tokens), torsions, curves, noise, velocities)
 
     def parts(
         self,
         tokens: Tokens,
         atoms: Float[Tensor, "*m atoms known"],
         torsions: Float[Tensor, "*m batch torsions"],
-        noise: Float[Tensor, "*m batch atoms 3"],
-        velocities: Float[Tensor, "*m batch atoms channels"] | None,
-        shift: Float[Tensor, "*m batch atoms 3"],
-        scale: Float[Tensor, "*m batch atoms 3"],
         curves: Curves | None = None,
-    ) -> tuple[Float[Tensor, "*m batch"], Float[Tensor, "*m batch"]]:
-        """As `log_prob`, from encoded atoms and the `StiffNet`'s shift and log scale.
+        noise: Float[Tensor, "*m batch atoms 3"] | None = None,
+        velocities: Float[Tensor, "*m batch atoms channels"] | None = None,
+    ) -> dict[str, Float[Tensor, "*m batch"]]:
+        """As `log_prob`, from encoded atoms.
 
         The curves belong to torsions that no velocity has been coupled to; with velocity channels they are left out.
         """
-        keep = tokens.stiff.unsqueeze(-3)
         if self.velocity is None:
-            return self.torsion.log_prob(tokens, atoms, torsions, curves), gaussian(noise, shift, scale, keep)
-        if velocities is None:
-            raise ValueError(f"expected velocities of {self.config.velocities} channels, got none; draw them N(0, 1)")
-        white = torch.where(keep, (noise - shift) * torch.exp(-scale), 0.0)
-        before, log_det = self.velocity.pull(tokens, atoms, Coordinates(torsions, white, velocities))
-        rest = self._base(tokens, before) - scale.sum((-1, -2)) - log_det
-        return self.torsion.log_prob(tokens, atoms, before.torsions), rest
+            return {"torsion": self.torsion.log_prob(tokens, atoms, torsions, curves)}
+        if noise is None or velocities is None:
+            raise ValueError(f"expected noise and velocities of {self.config.velocities} channels; draw them N(0, 1)")
+        before, log_det = self.velocity.pull(tokens, atoms, Coordinates(torsions, noise, velocities))
+        torsion = self.torsion.log_prob(tokens, atoms, before.torsions)
+        return {"torsion": torsion, "rest": self._base(tokens, before) - log_det}
 
     def coupled(
         self, tokens: Tokens, atoms: Float[Tensor, "*m atoms known"], before: Coordinates
@@ -121,9 +103,14 @@ class Internal(nn.Module):
 
     @staticmethod
     def _base(tokens: Tokens, at: Coordinates) -> Tensor:
-        zero = at.noise.new_zeros(())
         real = tokens.real.unsqueeze(-2)[..., None]
-        return gaussian(at.noise, zero, zero, tokens.stiff.unsqueeze(-3)) + gaussian(at.velocities, zero, zero, real)
+        return _normal(at.noise, tokens.stiff.unsqueeze(-3)) + _normal(at.velocities, real)
+
+
+def _normal(values: Tensor, real: Tensor) -> Float[Tensor, "*batch"]:
+    """ln N(0, 1) of the real ones of [*batch, atoms, numbers]."""
+    each = -0.5 * (values.square() + log(2 * pi))
+    return torch.where(real, each, torch.zeros_like(each)).sum((-2, -1))
 
 
 @dataclass(frozen=True)
@@ -141,7 +128,7 @@ class InternalTransition:
         return torch.cat(parts).reshape(state.positions.shape[:-2])
 
     def sample(self, count: int, rng: torch.Generator) -> tuple[State, Float[Tensor, "count batch"]]:
-        """`count` shapes for each pose, with their log densities; differentiable in the flow's parameters."""
+        """`count` shapes for each pose, with their log densities; no gradient is kept."""
         batch = len(self.positions)
         drawn, log_prob = self.proposal.draw(count * batch, rng)
         shapes, velocities = (t.unflatten(0, (count, batch)) for t in (drawn.positions, drawn.velocities))
@@ -158,19 +145,16 @@ class InternalProposal:
     Args:
         flow: the networks.
         tokens: of the molecule.
-        chart: of the molecule.
-        response: relaxed stiff coordinates.
+        stiff: p(z | tau), with the chart of the molecule.
         growth: energies of what a torsion places; without it, and with velocity channels, they count as zero.
     """
 
     memoryless = True
 
-    def __init__(
-        self, flow: Internal, tokens: Tokens, chart: InternalChart, response: Response, growth: Growth | None = None
-    ):
-        self.flow, self.tokens, self.chart, self.response = flow, tokens, chart, response
+    def __init__(self, flow: Internal, tokens: Tokens, stiff: Stiff, growth: Growth | None = None):
+        self.flow, self.tokens, self.stiff, self.chart = flow, tokens, stiff, stiff.chart
         self.growth = None if flow.config.velocities else growth
-        self.frame = chart.tree.order[:3]
+        self.frame = self.chart.tree.order[:3]
         self._kept: tuple[tuple, Tensor] | None = None
 
     @property
@@ -192,30 +176,34 @@ class InternalProposal:
             self._kept = weights, self.flow.encoder(self.tokens)
         return self._kept[1]
 
+    @torch.no_grad()
     def draw(self, count: int, rng: torch.Generator) -> tuple[State, Float[Tensor, " count"]]:
-        """Shapes in the chart's frame, and their log densities."""
+        """Shapes in the chart's frame, and their log densities; gradients are those of `density`."""
         parts = [self._draw(min(CHUNK, count - start), rng) for start in range(0, count, CHUNK)]
         positions, velocities, log_prob = (torch.cat(part) for part in zip(*parts, strict=True))
         return State(positions, velocities), log_prob
 
+    def torsions(self, count: int, rng: torch.Generator) -> tuple[Tensor, Float[Tensor, " count"]]:
+        """(tau drawn from p, ln p(tau)), without the couplings."""
+        shape = (count, self.chart.torsions)
+        uniform = torch.rand(shape, generator=rng, device=rng.device, dtype=self.chart.dtype)
+        return self.flow.torsion.sample(self.tokens, self.atoms, uniform.to(self.tokens.atoms.device), self.growth)
+
     def _draw(self, count, rng):
         atoms, chart, device = self.atoms, self.chart, self.tokens.atoms.device
         shape = {"generator": rng, "device": rng.device, "dtype": chart.dtype}
-        uniform = torch.rand(count, chart.torsions, **shape).to(device)
-        white = torch.randn(count, chart.atoms, 3, **shape).to(device)
+        torsions, log_prob = self.torsions(count, rng)
+        noise = torch.randn(count, chart.stiffs, **shape).to(device)
         velocities = torch.randn(count, chart.atoms, self.channels, **shape).to(device)
-        torsions, log_prob = self.flow.torsion.sample(self.tokens, atoms, uniform, self.growth)
         if self.channels:
-            before = Coordinates(torsions, torch.where(chart.stiff, white, 0.0), velocities)
-            (torsions, white, velocities), rest = self.flow.coupled(self.tokens, atoms, before)
-        mean, shift, scale = self.relaxed(atoms, torsions)
-        noise = torch.where(chart.stiff, shift + scale.exp() * white, 0.0)
-        if self.channels:
-            log_prob = log_prob + rest - scale.sum((-1, -2))
+            before = Coordinates(torsions, laid(chart, noise), velocities)
+            (torsions, after, velocities), rest = self.flow.coupled(self.tokens, atoms, before)
+            log_prob, noise = log_prob + rest, after[:, chart.stiff]
         else:
-            log_prob = log_prob + gaussian(noise, shift, scale, self.tokens.stiff)
-        positions, log_det = chart.inverse(torsions, mean + noise[:, chart.stiff])
-        return positions, velocities[:, chart.back], log_prob + log_det
+            log_prob = log_prob + standard_normal(noise)
+        stiff, stretch = self.stiff.push(self.stiff.at(torsions), noise)
+        positions, log_det = chart.inverse(torsions, stiff)
+        return positions, velocities[:, chart.back], log_prob + log_det - stretch
 
     def density(
         self, positions: Float[Tensor, "batch atoms 3"], velocities: Float[Tensor, "batch atoms channels"]
@@ -223,25 +211,17 @@ class InternalProposal:
         """ln p of shapes and velocities."""
         if velocities.shape[-1] != self.channels:
             raise ValueError(f"expected {self.channels} velocity channels, got {velocities.shape[-1]}")
-        atoms = self.atoms
         torsions, stiff, log_det = self.chart.forward(positions)
-        mean, shift, scale = self.relaxed(atoms, torsions)
-        noise = self.laid(stiff - mean)
-        placed = velocities[:, self.chart.tree.order]
+        noise, stretch = self.stiff.pull(self.stiff.at(torsions), stiff)
         curves = self.growth.curves(torsions) if self.growth else None
-        torsion, rest = self.flow.parts(self.tokens, atoms, torsions, noise, placed, shift, scale, curves)
-        return torsion + rest + log_det
-
-    def relaxed(self, atoms: Tensor, torsions: Float[Tensor, "batch torsions"]) -> tuple[Tensor, Tensor, Tensor]:
-        """(mu(tau), shift, log scale) of the stiff coordinates; the last two in the places of their atoms."""
-        mean = self.response(torsions)
-        turns = self.chart.join(torsions, mean)[..., 2]
-        shift, scale = self.flow.stiff(self.tokens, atoms, turns, self.laid(mean))
-        return mean, shift, scale
-
-    def laid(self, stiff: Float[Tensor, "batch stiffs"]) -> Float[Tensor, "batch atoms 3"]:
-        """Stiff coordinates in the places of their atoms, zero elsewhere."""
-        return laid(self.chart, stiff)
+        if self.channels:
+            placed = velocities[:, self.chart.tree.order]
+            parts = self.flow.parts(self.tokens, self.atoms, torsions, curves, laid(self.chart, noise), placed)
+            log_prob = parts["torsion"] + parts["rest"]
+        else:
+            parts = self.flow.parts(self.tokens, self.atoms, torsions, curves)
+            log_prob = parts["torsion"] + standard_normal(noise)
+        return log_prob + log_det - stretch
 
 
 def laid(chart: InternalChart, stiff: Float[Tensor, "batch stiffs"]) -> Float[Tensor, "batch atoms 3"]:

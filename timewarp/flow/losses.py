@@ -1,6 +1,11 @@
-"""What is minimised: the negative log likelihood; then the acceptance and entropy terms on the flow's own samples.
+"""What is minimised: the negative log likelihood and the spread of the log weights of torsions; acceptance and entropy.
 
-Klein et al. 2023 (Timewarp), the training objective: a weighted sum of the three, of which the last two need the
+The likelihood knows of a frame only that it was met. Where the density that the energy asks for is known up to a
+constant of the molecule, F(tau) = ln of the integral of mu over the stiff coordinates, the gap F - ln p(tau) says by
+how much p is wrong at a frame, thermal or not; it is the same everywhere where p is right (log-variance divergence;
+Richter et al. 2020). Its distance from its median of a molecule counts, linearly beyond `BOUND`.
+
+The other two are on the flow's own samples, as Klein et al. 2023 (Timewarp) add them to the likelihood: they need the
 energy, differentiable, and no data but the positions x that the flow starts from. With X = (x, v), X' = (x', v'):
 
 | symbol | variable |
@@ -31,6 +36,7 @@ from torch import Tensor, nn
 from timewarp.kernel import Energy, Proposal
 from timewarp.state import State
 
+BOUND = 3.0  # nats
 FARTHEST = 1e12  # kT, what an energy that is not finite counts as
 
 
@@ -42,13 +48,20 @@ class Own(NamedTuple):
     starts: State
 
 
+class Terms(NamedTuple):
+    """Of a minibatch: the parts of ln p of its thermal frames; F - ln p(tau), [molecules, frames], where F is known."""
+
+    parts: dict[str, Tensor]
+    gap: Float[Tensor, "molecules frames"] | None = None
+
+
 @runtime_checkable
 class Batch(Protocol):
-    """A minibatch of data: the parts of ln p of its frames, and molecules for own samples (often none)."""
+    """A minibatch of data, and molecules for own samples (often none)."""
 
     own: Sequence[Own]
 
-    def log_prob(self, model: nn.Module, rng: torch.Generator) -> dict[str, Tensor]: ...
+    def terms(self, model: nn.Module, rng: torch.Generator) -> Terms: ...
 
 
 @dataclass(frozen=True)
@@ -59,21 +72,28 @@ class Objective:
         likelihood: weight of the negative log likelihood.
         acceptance: weight of minus the mean log Metropolis-Hastings ratio.
         entropy: weight of minus the entropy of a proposal.
+        spread: weight of that of the log weights, where the density of the torsions is known.
         rise: kT above the start from which an energy counts by its logarithm, so that no clash rules the step.
     """
 
     likelihood: float = 1.0
     acceptance: float = 0.0
     entropy: float = 0.0
+    spread: float = 0.0
     rise: float = 30.0
 
     def __call__(self, model: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """(loss, its parts); a weight of zero leaves its term uncomputed."""
         terms: list[Tensor] = []
         told: dict[str, float] = {}
-        if self.likelihood:
-            loss, told = likelihood(model, batch, rng)
-            terms.append(self.likelihood * loss)
+        if self.likelihood or self.spread:
+            parts, gap = batch.terms(model, rng)
+            told = {name: -float(part.detach().mean()) for name, part in parts.items()}
+            terms.append(-self.likelihood * torch.stack([part.mean() for part in parts.values()]).sum())
+            if self.spread and gap is not None:
+                off = spread(gap)
+                terms.append(self.spread * off)
+                told["spread"] = float(off.detach())
         if self.acceptance or self.entropy:
             for own in batch.own:
                 ratio, log_prob = (_fixed if own.proposal.memoryless else log_ratio)(*own, rng, self.rise)
@@ -85,11 +105,10 @@ class Objective:
         return torch.stack(terms).sum(), told
 
 
-def likelihood(model: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-    """-ln p, mean over the frames of a minibatch, and the same for each of its parts."""
-    parts = batch.log_prob(model, rng)
-    loss = -torch.stack([part.mean() for part in parts.values()]).sum()
-    return loss, {name: -float(part.detach().mean()) for name, part in parts.items()}
+def spread(gap: Float[Tensor, "molecules frames"]) -> Float[Tensor, ""]:
+    """Half the square of the distance from the molecule's median, linear beyond `BOUND` nats; the mean of all."""
+    middle = gap.detach().median(-1, keepdim=True).values
+    return nn.functional.huber_loss(gap, middle.expand_as(gap), delta=BOUND)
 
 
 def log_ratio(

@@ -1,72 +1,164 @@
-"""The stiff coordinates given the torsions: Gaussians about the relaxed geometry, corrected by a small transformer.
+"""The stiff coordinates given the torsions: p(z | tau), known from the energy and with nothing to learn.
 
-The tokens are atoms with what they moved to relax; attention sees the graph. Untrained, it adds nothing: p(z | tau) =
-N(mu(tau), I), the harmonic physics of the chart. It is worth a tenth of the acceptance, and covers the conformations
-that do not relax; a larger one, that sees distances, cost as much as all else and was worth no more.
+About the relaxed geometry mu(tau) the energy is nearly a quadratic form P(tau): a constant part, and the curvature of
+the pairs there. Not quite: stiff dihedrals have room to bend what hangs on them (a ring out of its plane shortens a
+bond across it, to second order), so that they are drawn first, and the bonds and bends relax about them by one more
+Newton step before their own noise is added.
+
+| symbol | variable |
+|---|---|
+| delta = R - R(mu(tau)) in the order bonds, bends, dihedrals; stiff internal coordinates, nm and rad | |
+| P = L L^T, with L of the bonds constant | lower |
+| e ~ N(0, I), in the order of delta | noise, in the chart's order |
+| s, the Newton step -L_rr^-1 dS/dR of bonds and bends at e = (0, e_dihedrals); 0 for dihedrals | relaxed |
+| delta = L^-T (e + s) | push |
+| ln |dz/de| = ln |dz/dR| - ln det L | log_det |
 """
 
 from __future__ import annotations
 
+import copy
 from math import log, pi
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from timewarp.flow.graph import Block, masked
-from timewarp.flow.tokens import FAR, Tokens
+from timewarp.flow.chart import InternalChart
+from timewarp.flow.curvature import Curvature
+from timewarp.flow.response import Evaluated, Response
+
+CAP = 3.0  # of the second Newton step, in standard deviations of one coordinate
+FLOOR = 0.1  # of the eigenvalues of what stands in for a curvature that has no root, relative to its diagonal
 
 
-class StiffNet(nn.Module):
-    """Gives a shift and a log scale to every stiff coordinate.
+class Basin(NamedTuple):
+    """The quadratic form about the relaxed geometry of some torsions."""
+
+    torsions: Float[Tensor, "count torsions"]
+    mean: Float[Tensor, "count stiffs"]
+    lower: Float[Tensor, "count soft soft"]
+
+    @property
+    def log_root(self) -> Float[Tensor, " count"]:
+        """ln det of `lower`."""
+        return self.lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+class Stiff:
+    """p(z | tau) of one molecule.
 
     Args:
-        width: of the tokens.
-        heads: of the attention.
-        layers: of the transformer.
-        known: width of the encoder's atoms.
+        chart: of the molecule; its `rest` is the constant part of P.
+        response: mu(tau), and the slope of the energy.
+        curvature: of the pairs, the other part.
     """
 
-    def __init__(self, width: int, heads: int, layers: int, known: int):
-        super().__init__()
-        self.heads = heads
-        self.enter = nn.Linear(known, width)
-        self.hear = nn.Sequential(nn.Linear(5, width), nn.GELU(), nn.Linear(width, width))
-        self.graph = nn.Embedding(FAR + 1, heads)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        last = nn.Linear(width, 6)
-        self.leave = nn.Sequential(nn.LayerNorm(width), last)
-        for parameter in (last.weight, last.bias):
-            nn.init.zeros_(parameter)
+    def __init__(self, chart: InternalChart, response: Response, curvature: Curvature):
+        self.chart, self.response, self.curvature = chart, response, curvature
+        kind = chart.stiff.nonzero()[:, 1].cpu()
+        bonds = (kind == 0).nonzero()[:, 0]
+        self.bonds, self.soft, self.bends = bonds, curvature.rows.cpu(), int((kind == 1).sum())
+        rest = chart.rest.cpu().double()
+        root = torch.linalg.cholesky(rest[bonds][:, bonds])
+        across = torch.linalg.solve_triangular(root, rest[bonds][:, self.soft], upper=False).T
+        alone = rest[self.soft][:, self.soft] - across @ across.T
+        likely = _definite(chart.curvature.cpu().double()[self.soft][:, self.soft] - across @ across.T)
+        dtype = chart.dtype
+        self.root, self.across, self.alone = (t.to(dtype).contiguous() for t in (root, across, alone))
+        self.likely = torch.linalg.cholesky(likely).to(dtype)
+        self.log_bonds = float(root.diagonal().log().sum())
 
-    def forward(
-        self,
-        tokens: Tokens,
-        atoms: Float[Tensor, "*m atoms known"],
-        turns: Float[Tensor, "*m batch atoms"],
-        mean: Float[Tensor, "*m batch atoms 3"],
-    ) -> tuple[Tensor, Tensor]:
-        """(shift, log scale), [*m, batch, atoms, 3].
+    def on(self, chart: InternalChart) -> Stiff:
+        """The same for the same chart on another device."""
+        new, device = copy.copy(self), chart.root.device
+        new.chart, new.response, new.curvature = chart, self.response.on(chart), self.curvature.to(device)
+        new.curvature.chart = chart
+        for name in ("bonds", "soft", "root", "across", "alone", "likely"):
+            setattr(new, name, getattr(self, name).to(device))
+        return new
 
-        Args:
-            tokens: of the molecules.
-            atoms: from the encoder.
-            turns: dihedral of each place.
-            mean: relaxed stiff coordinates, zero where there is none.
-        """
-        x = self.enter(atoms).unsqueeze(-3)
-        heard = torch.cat([mean, torch.sin(turns)[..., None], torch.cos(turns)[..., None]], -1)
-        x = x + self.hear(heard)
-        bias = masked(self.graph(tokens.hops).movedim(-1, -3).unsqueeze(-4), tokens.real.unsqueeze(-2))
-        for block in self.blocks:
-            x = block(x, bias)
-        shift, scale = self.leave(x).chunk(2, -1)
-        keep = tokens.stiff.unsqueeze(-3)
-        return torch.where(keep, shift, 0.0), torch.where(keep, 0.7 * torch.tanh(scale / 0.7), 0.0)
+    @property
+    def cost(self) -> tuple[int, int]:
+        """Evaluations of the energy: of `at`, and of `push` or `pull`."""
+        return self.response.steps, 1
+
+    @torch.no_grad()
+    def at(self, torsions: Float[Tensor, "count torsions"]) -> Basin:
+        """The basin of each of these torsions; where P has no root, the chart's mean curvature stands in."""
+        mean = self.response(torsions)
+        pairs = self.curvature(self.chart.inverse(torsions, mean)[0])
+        lower, failed = torch.linalg.cholesky_ex(pairs.add_(self.alone))
+        lower[(failed != 0) | ~lower.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)] = self.likely
+        return Basin(torsions, mean, lower)
+
+    @torch.no_grad()
+    def push(self, basin: Basin, noise: Float[Tensor, "count stiffs"]) -> tuple[Tensor, Float[Tensor, " count"]]:
+        """(z, ln |dz/de|) of e = `noise`."""
+        bonds, soft = noise[:, self.bonds], noise[:, self.soft]
+        by_bonds, by_bends = self._relaxed(basin, soft)
+        soft = soft + torch.nn.functional.pad(by_bends, (0, soft.shape[1] - self.bends))
+        return self._placed(basin, bonds + by_bonds, soft), self._log_det(basin)
+
+    @torch.no_grad()
+    def pull(self, basin: Basin, stiff: Float[Tensor, "count stiffs"]) -> tuple[Tensor, Float[Tensor, " count"]]:
+        """(e, ln |dz/de|) of z = `stiff`: the inverse of `push`."""
+        delta = (stiff - basin.mean) @ self.chart.inverse_root
+        bonds, soft = delta[:, self.bonds], delta[:, self.soft]
+        bonds = bonds @ self.root + soft @ self.across
+        soft = (basin.lower.mT @ soft[..., None])[..., 0]
+        by_bonds, by_bends = self._relaxed(basin, soft)
+        noise = torch.empty_like(stiff)
+        noise[:, self.bonds] = bonds - by_bonds
+        noise[:, self.soft] = soft - torch.nn.functional.pad(by_bends, (0, soft.shape[1] - self.bends))
+        return noise, self._log_det(basin)
+
+    @torch.no_grad()
+    def evaluate(
+        self, basin: Basin, noise: Float[Tensor, "count stiffs"]
+    ) -> tuple[Evaluated, Float[Tensor, " count"], Float[Tensor, "count stiffs"]]:
+        """(what there is at z, ln |dz/de|, about the gradient with e): how s changes with e is left out of the last."""
+        stiff, stretch = self.push(basin, noise)
+        found = self.response.evaluate(basin.torsions, stiff)
+        slope = torch.empty_like(noise)
+        slope[:, self.bonds], slope[:, self.soft] = self._whitened(basin, found.gradient, len(self.soft))
+        return found, stretch, slope
+
+    def _log_det(self, basin: Basin) -> Tensor:
+        return self.chart.log_whitening - self.log_bonds - basin.log_root
+
+    def _placed(self, basin: Basin, bonds: Tensor, soft: Tensor) -> Tensor:
+        soft = torch.linalg.solve_triangular(basin.lower.mT, soft[..., None], upper=True)[..., 0]
+        bonds = torch.linalg.solve_triangular(self.root.T, (bonds - soft @ self.across).T, upper=True).T
+        delta = soft.new_empty(len(soft), self.chart.stiffs)
+        delta[:, self.bonds], delta[:, self.soft] = bonds, soft
+        return basin.mean + delta @ self.chart.root
+
+    def _relaxed(self, basin: Basin, soft: Tensor) -> tuple[Tensor, Tensor]:
+        """s of bonds and bends, from the noise of the dihedrals alone."""
+        dihedrals = torch.nn.functional.pad(soft[:, self.bends :], (self.bends, 0))
+        stiff = self._placed(basin, soft.new_zeros(len(soft), len(self.bonds)), dihedrals)
+        steps = self._whitened(basin, self.response.slope(basin.torsions, stiff)[1], self.bends)
+        by_bonds, by_bends = (-step.nan_to_num(0.0, 0.0, 0.0).clamp(-CAP, CAP) for step in steps)
+        return by_bonds, by_bends
+
+    def _whitened(self, basin: Basin, gradient: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """L^-1 dS/dR of the bonds and the first `count` soft coordinates, from dS/dz."""
+        gradient = gradient @ self.chart.root
+        bonds = torch.linalg.solve_triangular(self.root, gradient[:, self.bonds].T, upper=False).T
+        soft = gradient[:, self.soft[:count]] - bonds @ self.across[:count].T
+        lower = basin.lower[:, :count, :count]
+        return bonds, torch.linalg.solve_triangular(lower, soft[..., None], upper=False)[..., 0]
 
 
-def gaussian(noise: Tensor, shift: Tensor, log_scale: Tensor, real: Tensor) -> Float[Tensor, "*batch"]:
-    """ln N(noise; shift, exp(log_scale)^2) over the real coordinates of [*batch, atoms, 3]."""
-    z = (noise - shift) * torch.exp(-log_scale)
-    each = -0.5 * z.square() - log_scale - 0.5 * log(2 * pi)
-    return torch.where(real, each, torch.zeros_like(each)).sum((-2, -1))
+def standard_normal(noise: Float[Tensor, "*batch stiffs"]) -> Float[Tensor, "*batch"]:
+    """ln N(e; 0, I) of e = `noise`."""
+    return -0.5 * (noise.square() + log(2 * pi)).sum(-1)
+
+
+def _definite(matrix: Tensor) -> Tensor:
+    """The matrix with eigenvalues below `FLOOR`, in units of its diagonal, lifted to it."""
+    scale = matrix.diagonal().clamp_min(1e-12).sqrt()
+    values, vectors = torch.linalg.eigh(matrix / (scale[:, None] * scale))
+    return (vectors * values.clamp_min(FLOOR)) @ vectors.T * (scale[:, None] * scale)

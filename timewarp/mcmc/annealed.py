@@ -1,29 +1,30 @@
 """Annealed independence sampling: proposals relax towards the target before they are tested.
 
-A memoryless flow draws torsions tau ~ q(tau) and stiff coordinates z ~ q(z|tau), a Gaussian. What it gets wrong of z
-spreads the weights and is refused. Here z goes on from its draw through K states between the Gaussian and the target,
-the torsions held, and the weight of the whole path takes the place of that of its end (annealed importance sampling,
-Neal 2001; a nonequilibrium candidate, Nilmeier et al. 2011). Its logarithm spreads by about 1/sqrt(K + 1) as much.
+A memoryless flow draws torsions tau ~ q(tau) and noise e ~ N(0, I) of the stiff coordinates about them. What it gets
+wrong of these spreads the weights and is refused. Here e goes on from its draw through K states between the Gaussian
+and the target, the torsions held, and the weight of the whole path takes the place of that of its end (annealed
+importance sampling, Neal 2001; a nonequilibrium candidate, Nilmeier et al. 2011). Its logarithm spreads by about
+1/sqrt(K + 1) as much.
 
 | symbol | variable |
 |---|---|
-| q(tau), q(z|tau) = N(z; centre, scale^2) | given |
-| u = (z - centre) / scale | noise |
-| S(tau, z) = U/kT + ln |d(tau, z)/dx| | proposal.slope |
-| R(z) = S(tau, z) + ln q(z|tau) | residual |
+| q(tau) | given |
+| e | noise |
+| S(tau, e) = U/kT + ln |d(tau, e)/dx| | proposal.placed |
+| R(e) = S(tau, e) + ln N(e; 0, I) | residual |
 | lambda_0 = 0 < lambda_1 < ... < lambda_K < lambda_(K+1) = 1 | shares |
-| pi_k(z), unnormalised: q(z|tau) exp(-lambda_k R(z)) | |
+| pi_k(e), unnormalised: N(e; 0, I) exp(-lambda_k R(e)) | |
 | T_k, reversible with respect to pi_k | split.turned |
 | W | log_weight |
 | ln q_W(x) = -U/kT - ln W | log_net |
 
-Forward, for a proposal:   z_0 ~ q(z|tau); for k = 1 ... K: z_k ~ T_k(z_(k-1) -> .); the end z_K is proposed.
-Backward, for a present:   z_K is its own; for k = K ... 1: z_(k-1) ~ T_k(z_k -> .), as T_k is its own reversal.
-Either way                 ln W = -ln q(tau) - sum_(k = 0 ... K) (lambda_(k+1) - lambda_k) R(z_k),
+Forward, for a proposal:   e_0 ~ N(0, I); for k = 1 ... K: e_k ~ T_k(e_(k-1) -> .); the end e_K is proposed.
+Backward, for a present:   e_K is its own; for k = K ... 1: e_(k-1) ~ T_k(e_k -> .), as T_k is its own reversal.
+Either way                 ln W = -ln q(tau) - sum_(k = 0 ... K) (lambda_(k+1) - lambda_k) R(e_k),
                            alpha = min(1, W'/W).
 
-For q(tau) q(z_0|tau) prod T_k(z_(k-1) -> z_k) is what the path was drawn with, and exp(-S(tau, z_K)) prod
-T_k(z_k -> z_(k-1)) a law whose marginal at the end is the target: by detailed balance W is the second over the first.
+For q(tau) N(e_0) prod T_k(e_(k-1) -> e_k) is what the path was drawn with, and exp(-S(tau, e_K)) prod
+T_k(e_k -> e_(k-1)) a law whose marginal at the end is the target: by detailed balance W is the second over the first.
 So the chain on pairs of an end and a path is independence Metropolis-Hastings, and exact. Given the end, its path may
 be drawn anew at any time that no state decides; this is done where another kernel has moved the end, and whenever
 proposals are made.
@@ -56,11 +57,11 @@ class Annealed:
     """Exact kernel for a `Factored` proposal; each step tests one proposal in each chain.
 
     Proposals wait in a `Queue`, whose `log_net` is ln q_W along the path of each, NaN for a present whose path is yet
-    to be drawn. Positions are left in the frame of `proposal.place`: no energy sees the pose.
+    to be drawn. Positions are left in the frame of `proposal.placed`: no energy sees the pose.
 
     Attributes:
         energy: U/kT of a batch.
-        proposal: q(tau) and q(z|tau).
+        proposal: q(tau) and what carries e to x.
         stages: K; with 0 this is independence sampling.
         width: proposals drawn at once, for each chain.
         angle: theta of the transitions, 0 < theta <= pi/2.
@@ -90,7 +91,8 @@ class Annealed:
     @property
     def cost(self) -> int:
         """Energy evaluations of a path."""
-        return self.proposal.cost + self.stages + 1
+        given, placed = self.proposal.cost
+        return given + placed * (self.stages + 1)
 
     def init(self, state: State) -> Queue:
         """The chains at their beginning, with an empty queue; their paths are drawn in the first step.
@@ -99,8 +101,8 @@ class Annealed:
             ValueError: if the state is not a batch of finite positions with finite energies and densities.
         """
         present = Chain.at(self.energy, state, 0)
-        given, stiff = self.proposal.given(present.state.positions)
-        density = given.log_prob - self._residual(given)((stiff - given.centre) / given.scale).residual
+        given, noise = self.proposal.given(present.state.positions)
+        density = given.log_prob - self._residual(given)(noise).residual
         accept.require_finite("the proposal's density of the initial state", density, "minimise the structure first")
         positions, velocities = (
             t.expand(self.width, *t.shape).clone() for t in (present.state.positions, present.state.velocities)
@@ -136,18 +138,19 @@ class Annealed:
         queue = replace(queue, present=present, log_net=log_net, next=k + 1)
         return queue, single_test(accepted, present.energy, evaluations)
 
-    def forward(self, given: Given, rng: torch.Generator) -> tuple[Noise, Tensor, Tensor]:
-        """Paths from the Gaussian towards the target: (u, S, ln W) at their ends."""
+    def forward(self, given: Given, rng: torch.Generator) -> tuple[Positions, Tensor, Tensor]:
+        """Paths from the Gaussian towards the target: (positions, U/kT, ln W) at their ends."""
         residual, shares = self._residual(given), self.shares
-        point = residual(_normal(given.centre, rng))
+        point = residual(_normal(given.torsions, self.proposal.noises, rng))
         log_weight = -given.log_prob.double() - (shares[1] - shares[0]) * point.residual
         for k in range(1, self.stages + 1):
             point, _ = turned(residual, point, shares[k], self.angle, rng)
             log_weight = log_weight - (shares[k + 1] - shares[k]) * point.residual
-        return point.noise, point.residual - _log_gaussian(given, point.noise), log_weight
+        positions, energy = point.known
+        return positions, energy, log_weight
 
     def backward(self, given: Given, noise: Noise, rng: torch.Generator) -> Tensor:
-        """ln W of paths that end at u = `noise`."""
+        """ln W of paths that end at e = `noise`."""
         residual, shares = self._residual(given), self.shares
         point = residual(noise)
         log_weight = -given.log_prob.double()
@@ -158,9 +161,10 @@ class Annealed:
 
     def _residual(self, given: Given) -> Residual:
         def residual(noise: Noise) -> Point:
-            total, slope = self.proposal.slope(given.torsions, given.centre + given.scale * noise)
-            value = total.double() + _log_gaussian(given, noise)
-            return Point(noise, value.nan_to_num(torch.inf, torch.inf, torch.inf), given.scale * slope - noise)
+            at = self.proposal.placed(given, noise)
+            value = at.energy + at.log_det - (0.5 * noise.double().square() + 0.5 * LN_2PI).sum(-1)
+            value = value.nan_to_num(torch.inf, torch.inf, torch.inf)
+            return Point(noise, value, at.gradient - noise, (at.positions, at.energy))
 
         return residual
 
@@ -173,24 +177,17 @@ class Annealed:
         return Queue(queue.present, unknown, waiting, energy.view(shape), log_net.view(shape), 0)
 
     def _proposed(self, count: int, rng: torch.Generator) -> tuple[Positions, Tensor, Tensor]:
-        given = self.proposal.draw(count, rng)
-        noise, total, log_weight = self.forward(given, rng)
-        positions, log_det = self.proposal.place(given.torsions, given.centre + given.scale * noise)
-        energy = total - log_det.double()
+        positions, energy, log_weight = self.forward(self.proposal.draw(count, rng), rng)
         return positions, energy, -energy - log_weight
 
     def _of_present(self, present: Chain, rng: torch.Generator) -> Float[Tensor, " chains"]:
-        given, stiff = self.proposal.given(present.state.positions)
-        return -present.energy - self.backward(given, (stiff - given.centre) / given.scale, rng)
+        given, noise = self.proposal.given(present.state.positions)
+        return -present.energy - self.backward(given, noise, rng)
 
 
-def _log_gaussian(given: Given, noise: Noise) -> Float[Tensor, " count"]:
-    each = 0.5 * noise.double().square() + given.scale.double().log() + 0.5 * LN_2PI
-    return -each.sum(-1)
-
-
-def _normal(like: Noise, rng: torch.Generator) -> Noise:
-    return torch.randn(like.shape, generator=rng, dtype=like.dtype, device=rng.device).to(like.device)
+def _normal(like: Tensor, count: int, rng: torch.Generator) -> Noise:
+    shape = (len(like), count)
+    return torch.randn(shape, generator=rng, dtype=like.dtype, device=rng.device).to(like.device)
 
 
 def _sizes(count: int) -> Iterable[int]:

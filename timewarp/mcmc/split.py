@@ -30,11 +30,16 @@ Noise = Float[Tensor, "count stiffs"]
 
 
 class Point(NamedTuple):
-    """Where a path is: u, R(u) (float64; +inf where it is not known) and dR/du."""
+    """Where a path is: u, R(u) (float64; +inf where it is not known), dR/du, and what else is known of it.
+
+    A gradient that is only near the true one costs acceptance, not exactness: the move stays reversible and keeps the
+    volume whatever function of u it kicks with.
+    """
 
     noise: Noise
     residual: Float[Tensor, " count"]
     gradient: Noise
+    known: tuple[Tensor, ...] = ()
 
 
 Residual = Callable[[Noise], Point]
@@ -59,13 +64,12 @@ def turned(
     end = math.cos(angle) * half - math.sin(angle) * old.noise - kick * new.gradient
     before, after = _hamiltonian(old, momenta, share), _hamiltonian(new, end, share)
     accepted = accept.metropolis(before, after, torch.zeros_like(before), rng)
-    each = accepted[:, None]
-    point = Point(
-        torch.where(each, new.noise, old.noise),
-        torch.where(accepted, new.residual, old.residual),
-        torch.where(each, new.gradient, old.gradient),
-    )
-    return point, accepted
+
+    def chosen(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(accepted.view(-1, *[1] * (a.ndim - 1)), a, b)
+
+    rows = [chosen(a, b) for a, b in zip(new[:3], old[:3], strict=True)]
+    return Point(*rows, tuple(chosen(a, b) for a, b in zip(new.known, old.known, strict=True))), accepted
 
 
 def _hamiltonian(at: Point, momenta: Noise, share: float) -> Float[Tensor, " count"]:
