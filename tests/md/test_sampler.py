@@ -11,19 +11,13 @@ import torch
 from md.harmonic import POINTS, T, prepared, pvalue, simulation, spring_kernel, spring_pvalues, springs
 from openmm import app, unit
 
-from timewarp.assemble import peptide as building
 from timewarp.kernel import Kernel
 from timewarp.mcmc import Explore
 from timewarp.md import InputError, TimewarpSampler
 from timewarp.md.moves import PotentialChanged
 from timewarp.units import kT
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Charts from a few conformers: worse proposals, as exact."""
-    for name, value in {"CONFORMERS": 2, "WALKERS": 6, "WARM_UP": 4}.items():
-        monkeypatch.setattr(building, name, value)
+pytestmark = pytest.mark.usefixtures("few_conformers")
 
 
 def spring_simulation(**options):
