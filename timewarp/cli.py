@@ -32,6 +32,7 @@ from timewarp.settings import (
     SampleSettings,
     SettingsError,
     TrainSettings,
+    Until,
     Work,
 )
 from timewarp.summary import summary
@@ -88,13 +89,20 @@ def sample(
     ] = SampleSettings.adapt,
     temperature: Kelvin = SampleSettings.temperature,
     seed: Seed = 0,
+    warm_up: Annotated[
+        int, typer.Option(metavar="N", help="Tests of each chain before its first frame.")
+    ] = SampleSettings.warm_up,
+    until: Annotated[
+        Until | None, typer.Option(help="Stop when the chains have converged; an hour at most where no limit is given.")
+    ] = SampleSettings.until,
     device: On = Device.AUTO,
     resume: Resume = False,
 ) -> None:
     """Sample the Boltzmann distribution of a peptide, exactly."""
     settings = SampleSettings(
-        pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds), chains=chains, checkpoint=checkpoint,
-        width=width, adapt=adapt, anneal=anneal, temperature=temperature, seed=seed, device=device, resume=resume,
+        pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds, 3600.0 if until else 60.0), chains=chains,
+        checkpoint=checkpoint, width=width, adapt=adapt, anneal=anneal, warm_up=warm_up, until=until,
+        temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("sample", settings)
 
@@ -373,8 +381,8 @@ def _both(out: Path | None) -> str:
     return "neither" if out is None else "both"
 
 
-def _limit(steps: int | None, seconds: float | None) -> float | None:
-    return 60.0 if steps is None and seconds is None else seconds
+def _limit(steps: int | None, seconds: float | None, otherwise: float = 60.0) -> float | None:
+    return otherwise if steps is None and seconds is None else seconds
 
 
 def _watch(work: str, settings: RunSettings) -> None:

@@ -49,6 +49,12 @@ class Protocol(StrEnum):
     TUNED = "tuned"
 
 
+class Until(StrEnum):
+    """What a run of chains goes on until, beside its limits: `converged` is the verdict."""
+
+    CONVERGED = "converged"
+
+
 class Chart(StrEnum):
     """The coordinates that a flow works in: `internal` is ours, `cartesian` the published one."""
 
@@ -98,10 +104,14 @@ class SampleSettings(ChainSettings):
     adapt: float | None = None  # minutes of adaptation before the first frame; None for none
     # steps by which a proposal relaxes before it is tested, where the flow can; 0 for none, None for as many as fit
     anneal: int | None = None
+    warm_up: int = 100  # tests of each chain before the first frame
+    until: Until | None = None  # also the end of a run, before its limit
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.width >= 1, "--width", "1 or more", self.width)
+        _require(self.warm_up >= 0, "--warm-up", "0 or more", self.warm_up)
+        _require(not self.until or self.chains >= 4, "--until converged", "four chains or more to compare", self.chains)
         _require(self.adapt is None or 0 < self.adapt < math.inf, "--adapt", "more than 0 minutes", self.adapt)
         _require(self.anneal is None or self.anneal >= 0, "--anneal", "0 or more", self.anneal)
 

@@ -12,9 +12,10 @@ import torch
 
 from timewarp import units
 from timewarp.assemble.energy import energy_of
+from timewarp.assemble.exploration import STEPS as START
 from timewarp.assemble.peptide import Peptide, warm
 from timewarp.assemble.reference import prepared as tempering_of
-from timewarp.assemble.sample import START, explore, sample
+from timewarp.assemble.sample import explore, sample
 from timewarp.assemble.speedup.job import Job
 from timewarp.assemble.speedup.record import Record
 from timewarp.dcd import Trajectory
