@@ -96,6 +96,16 @@ def spring_pvalues(positions: np.ndarray, temperature: float = T) -> list[float]
     return [pvalue(u[:, i, k], "norm") for i in range(2) for k in range(3)]
 
 
+def reduced_energies(positions: np.ndarray, temperature: float = T) -> np.ndarray:
+    """U/kT of frames [frames, 2, 3]."""
+    return 0.5 * STIFFNESS / kT(temperature) * ((positions - POINTS.numpy()) ** 2).sum((1, 2))
+
+
+def energy_law(energy):
+    """The law of U/kT, and of the kinetic energy: half the sum of six squares of standard normal variables."""
+    return 1 - np.exp(-energy) * (1 + energy + energy**2 / 2)
+
+
 def simulation(
     topology: app.Topology, system: openmm.System, positions, step: float = 0.002, friction: float = 1.0, seed: int = 1
 ) -> app.Simulation:

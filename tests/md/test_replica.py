@@ -2,7 +2,18 @@
 
 import numpy as np
 import pytest
-from md.harmonic import POINTS, T, prepared, simulation, spring_kernel, spring_pvalues, springs
+from md.harmonic import (
+    POINTS,
+    T,
+    energy_law,
+    prepared,
+    pvalue,
+    reduced_energies,
+    simulation,
+    spring_kernel,
+    spring_pvalues,
+    springs,
+)
 from openmm import app, unit
 
 from timewarp.md import InputError, TimewarpReplicaExchangeSampler
@@ -44,9 +55,10 @@ def test_every_temperature_has_its_law():
     frames, who = by_state(exchange, 250)
     for state, temperature in enumerate(LADDER):
         assert min(spring_pvalues(frames[10:, state], temperature)) > 0.01 / 18
+        assert pvalue(reduced_energies(frames[10:, state], temperature), energy_law) > 0.01 / 3
         assert exchange.proposed[state] == 500
         assert 0.1 < exchange.accepted[state] / 500 < 0.9
-    assert min(spring_pvalues(frames[10:, 2], T)) < 1e-4
+    assert pvalue(reduced_energies(frames[10:, 2]), energy_law) < 1e-4
     assert (who[1:] != who[:-1]).mean() > 0.3  # replicas go up and down
     assert exchange.sampler.proposed == sum(exchange.proposed)
 
@@ -56,7 +68,7 @@ def test_a_move_at_the_temperature_of_another_state_is_seen(monkeypatch):
     lowest = exchange.sampler._condition()
     monkeypatch.setattr(exchange.sampler, "_condition", lambda: lowest)
     frames, _ = by_state(exchange, 150)
-    assert min(spring_pvalues(frames[10:, 2], LADDER[2])) < 1e-4
+    assert pvalue(reduced_energies(frames[10:, 2], LADDER[2]), energy_law) < 1e-4
 
 
 def test_a_peptide_is_moved_at_every_temperature(few_conformers):

@@ -144,7 +144,7 @@ class Moves:
         flat: dict[str, Tensor] = {}
         conditions = []
         for i, (condition, bound) in enumerate(self.bound.items()):
-            conditions.append([condition.temperature, [list(pair) for pair in condition.parameters]])
+            conditions.append([condition.temperature, [list(p) for p in condition.parameters], condition.system])
             flat |= {f"{i}.bound.{k}": v for k, v in bound.arrays.items()}
             if condition in self._memory:
                 flat |= {f"{i}.memory.{k}": v for k, v in self._memory[condition].tensors().items()}
@@ -153,8 +153,8 @@ class Moves:
     def restore(self, flat: Mapping[str, Tensor], conditions: list[Any], target: Callable[[Condition], Target]) -> None:
         """The inverse of `tensors`; `target` gives the target of each condition."""
         self.bound, self._memory = {}, {}
-        for i, (temperature, parameters) in enumerate(conditions):
-            condition = Condition(temperature, tuple((name, value) for name, value in parameters))
+        for i, (temperature, parameters, system) in enumerate(conditions):
+            condition = Condition(temperature, tuple((name, value) for name, value in parameters), system)
             self.bound[condition] = self.bind(target(condition), _part(flat, f"{i}.bound."))
             memory = _part(flat, f"{i}.memory.")
             if memory:

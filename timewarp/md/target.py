@@ -14,20 +14,21 @@ from timewarp.md.faults import InputError
 
 @dataclass(frozen=True)
 class Condition:
-    """What the density of positions depends on besides the System: K, and the parameters of the Context."""
+    """What the density of positions depends on: K, the parameters of the Context, and the System where it varies."""
 
     temperature: float
     parameters: tuple[tuple[str, float], ...] = ()
+    system: str = ""
 
     @classmethod
-    def of(cls, context: openmm.Context, temperature: float) -> Condition:
+    def of(cls, context: openmm.Context, temperature: float, system: str = "") -> Condition:
         """The present condition of a Context at `temperature` (K)."""
         found = dict(context.getParameters())
         for force in context.getSystem().getForces():
             for name in ("Temperature", "CollisionFrequency"):  # of a thermostat: they do not enter the energy
                 if hasattr(type(force), name):
                     found.pop(getattr(type(force), name)(), None)
-        return cls(temperature, tuple(sorted((name, float(value)) for name, value in found.items())))
+        return cls(temperature, tuple(sorted((name, float(value)) for name, value in found.items())), system)
 
 
 @dataclass(frozen=True)
