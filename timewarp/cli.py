@@ -37,6 +37,8 @@ from timewarp.settings import (
 )
 from timewarp.summary import summary
 
+LINES = {"race": " left"}  # of work that takes hours: what its progress tells a log file, where there is no terminal
+
 app = typer.Typer(
     help="Enhanced sampling of peptides by a transferable normalizing flow, exact for the OpenMM potential.",
     add_completion=False,
@@ -309,6 +311,12 @@ def bench(
         int, typer.Option(metavar="N", help="Frames of each half of the reference; few are quick, and coarse.")
     ] = RaceSettings.reference_frames,
     temperature: Kelvin = RaceSettings.temperature,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Peptides and blocks of chains N at a time, through dask.")
+    ] = RaceSettings.workers,
+    dask: Annotated[
+        str | None, typer.Option(metavar="SCHEDULER", help="The same on the workers of a dask scheduler, host:port.")
+    ] = RaceSettings.dask,
     compare: Annotated[bool, typer.Option("--compare", help="Show several bench.json on one page.")] = False,
     energy: Annotated[bool, typer.Option("--energy", help="The batched energy against OpenMM in a loop.")] = False,
     batch: Annotated[int, typer.Option(help="Configurations a call of --energy.")] = BenchSettings.batch,
@@ -339,7 +347,7 @@ def bench(
         race = RaceSettings(
             out=out, peptides=named, methods=tuple(method or ()), checkpoints=tuple(checkpoint), chains=chains,
             cores=threads, reference_frames=reference_frames, temperature=temperature, seed=seed, device=device,
-            resume=resume, seconds=RaceSettings.seconds if seconds is None else seconds,
+            resume=resume, seconds=RaceSettings.seconds if seconds is None else seconds, workers=workers, dask=dask,
         )  # fmt: skip
         _watch("race", race)
 
@@ -402,8 +410,14 @@ def _watch(work: str, settings: RunSettings) -> None:
         from timewarp import assemble
 
         task = bar.add_task("starting", total=1.0)
+
+        def progress(share: float, text: str) -> None:
+            bar.update(task, completed=share, description=text)
+            if quiet and work in LINES and LINES[work] in text:
+                _say(text)
+
         run: Work = getattr(assemble, work)
-        report = run(settings, lambda share, text: bar.update(task, completed=share, description=text), stop)
+        report = run(settings, progress, stop)
     if os.environ.get("RANK", "0") != "0":
         return
     for line in summary(report):

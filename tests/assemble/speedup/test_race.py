@@ -20,6 +20,7 @@ from timewarp.assemble import yardsticks
 from timewarp.assemble.energy import energy_of
 from timewarp.assemble.speedup import methods
 from timewarp.assemble.speedup.job import Job
+from timewarp.assemble.speedup.preparation import Named, recipe
 from timewarp.assemble.speedup.processes import Halted, MethodFailed, together
 from timewarp.assemble.speedup.record import Record
 from timewarp.assemble.yardstick import Yardstick
@@ -60,6 +61,9 @@ def raced(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIMEWARP_CACHE", str(out / "cache"))
         patch.setattr(yardsticks, "_tempered", rough)
+        (out / "run").mkdir()
+        peptide = Named.of("GG", out)
+        yardsticks.yardstick(peptide.prepared, 310.0, recipe(60), lambda *_: None, lambda: False)  # for all processes
         settings = RaceSettings(
             peptides=("GG",), out=out / "run", methods=("md-tuned", "exchange"), seconds=1.0, cores=1,
             reference_frames=60, device=Device.CPU,
@@ -85,6 +89,10 @@ def test_a_stopped_run_keeps_its_rows_and_resuming_adds_the_others(raced):
         assert row["seconds"] >= row["setup_seconds"] + 1
     assert rows[0]["picoseconds"] == pytest.approx(0.2 * rows[0]["frames"])
     assert "md-tuned" in again.stdout
+    assert "GG, exchange: " in again.stderr
+    assert "2 of 2 done, 0 s left" in again.stderr
+    lines = (out / "run" / "progress.log").read_text().splitlines()
+    assert [line.split(": ")[0].split(" ", 1)[1] for line in lines] == ["GG", "GG, md-tuned", "GG", "GG, exchange"]
     assert "GG, 17 atoms" in again.stdout
     assert (out / "run" / "states.png").exists()
     assert not (out / "run" / "work").exists()
