@@ -310,6 +310,9 @@ def bench(
     reference_frames: Annotated[
         int, typer.Option(metavar="N", help="Frames of each half of the reference; few are quick, and coarse.")
     ] = RaceSettings.reference_frames,
+    reference_seconds: Annotated[
+        float, typer.Option(metavar="S", help="After which a reference is what it is; the rest is in its errors.")
+    ] = RaceSettings.reference_seconds,
     temperature: Kelvin = RaceSettings.temperature,
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Peptides and blocks of chains N at a time, through dask.")
@@ -346,7 +349,8 @@ def bench(
     else:
         race = RaceSettings(
             out=out, peptides=named, methods=tuple(method or ()), checkpoints=tuple(checkpoint), chains=chains,
-            cores=threads, reference_frames=reference_frames, temperature=temperature, seed=seed, device=device,
+            cores=threads, reference_frames=reference_frames, reference_seconds=reference_seconds,
+            temperature=temperature, seed=seed, device=device,
             resume=resume, seconds=RaceSettings.seconds if seconds is None else seconds, workers=workers, dask=dask,
         )  # fmt: skip
         _watch("race", race)

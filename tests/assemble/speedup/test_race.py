@@ -63,7 +63,9 @@ def raced(tmp_path_factory):
         patch.setattr(yardsticks, "_tempered", rough)
         (out / "run").mkdir()
         peptide = Named.of("GG", out)
-        yardsticks.yardstick(peptide.prepared, 310.0, recipe(60), lambda *_: None, lambda: False)  # for all processes
+        yardsticks.yardstick(
+            peptide.prepared, 310.0, recipe(60, 1800.0), lambda *_: None, lambda: False
+        )  # for all processes
         settings = RaceSettings(
             peptides=("GG",), out=out / "run", methods=("md-tuned", "exchange"), seconds=1.0, cores=1,
             reference_frames=60, device=Device.CPU,
@@ -142,7 +144,8 @@ def test_methods_on_the_batched_energy_leave_frames_in_order(tmp_path, monkeypat
         monkeypatch.setattr(building, name, value)
     for name, value in {"WARM_UP": 4, "PILOT": 2}.items():
         monkeypatch.setattr(import_module("timewarp.assemble.reference"), name, value)
-    monkeypatch.setattr(import_module("timewarp.assemble.sample"), "START", 4)
+    for name, value in {"STEPS": 4, "WALKERS": 4}.items():
+        monkeypatch.setattr(import_module("timewarp.assemble.exploration"), name, value)
     for name, value in {"START": 4, "REPLICAS": {"cpu": 5}, "LADDERS": {"cpu": 2}}.items():
         monkeypatch.setattr(methods, name, value)
     asked = replace(job(tmp_path, method, 0.2), parent=os.getppid(), checkpoint=str(checkpoint_path("2aa")))

@@ -26,7 +26,7 @@ def alone(settings: RaceSettings, peptides: Sequence[Named], book: Book, progres
     for peptide in peptides:
         if peptide.name not in platforms:
             continue
-        target = target_of(str(peptide.pdb), settings.temperature, settings.reference_frames)
+        target = target_of(reference(settings, peptide))
         for method in book.left(peptide.name):
             if stop():
                 raise Halted

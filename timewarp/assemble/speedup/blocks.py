@@ -12,7 +12,7 @@ from typing import Any
 from timewarp.assemble.speedup.job import REFERENCE, Job
 from timewarp.assemble.speedup.judge import judged
 from timewarp.assemble.speedup.methods import kind
-from timewarp.assemble.speedup.preparation import Named, recipe
+from timewarp.assemble.speedup.preparation import Named
 from timewarp.assemble.speedup.record import Record
 from timewarp.assemble.speedup.target import Target
 from timewarp.resources import checkpoint_path
@@ -38,7 +38,7 @@ def blocks(settings: RaceSettings, peptide: Named, method: str, platform: str = 
 def reference(settings: RaceSettings, peptide: Named) -> Job:
     """The job that makes what the methods on a peptide are judged against."""
     job = _job(settings, peptide, REFERENCE, 0, "cpu", "", "")
-    return replace(job, seconds=recipe(settings.reference_frames).seconds)
+    return replace(job, seconds=settings.reference_seconds)
 
 
 def _job(settings, peptide: Named, method: str, number: int, device: str, platform: str, checkpoint: str) -> Job:
@@ -47,7 +47,7 @@ def _job(settings, peptide: Named, method: str, number: int, device: str, platfo
         pdb=str(peptide.pdb), method=method, record=str((folder / f"{number}.safetensors").resolve()),
         seconds=settings.seconds, seed=1000 * settings.seed + number, platform=platform,
         temperature=settings.temperature, chains=settings.chains, checkpoint=checkpoint, device=device,
-        frames=settings.reference_frames,
+        frames=settings.reference_frames, patience=settings.reference_seconds,
     )  # fmt: skip
 
 

@@ -137,7 +137,7 @@ def judge(name: str, jobs: Sequence[Job], seconds: Sequence[float], cache: str |
     """The row of a method, its curves, and the seconds of one worker for all of it."""
     began = time.monotonic()
     with _environment(cache):
-        target = target_of(jobs[0].pdb, jobs[0].temperature, jobs[0].frames)
+        target = target_of(jobs[0])
     row, curves = row_of(name, jobs, left(jobs), target)
     return row, curves, sum(seconds) + time.monotonic() - began
 

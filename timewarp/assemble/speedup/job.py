@@ -22,6 +22,7 @@ class Job:
         seconds: of sampling, wall-clock, set-up apart.
         platform: of OpenMM.
         frames: of each half of the reference.
+        patience: seconds after which the reference is what it is.
         began: `time.time()` when the method was asked for.
         parent: process that asks; when it is gone, so is the interest.
     """
@@ -37,6 +38,7 @@ class Job:
     checkpoint: str
     device: str
     frames: int = 0
+    patience: float = 0.0
     began: float = 0.0
     parent: int = 0
 

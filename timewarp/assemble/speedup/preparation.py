@@ -14,7 +14,7 @@ from timewarp.assemble.yardsticks import Recipe, Stopped, yardstick
 if TYPE_CHECKING:
     from timewarp.md.system import Prepared
 
-QUICK = Recipe(lag=5.0, starts=64, seconds=400.0)  # of a reference with few frames
+QUICK = Recipe(lag=5.0, starts=64)  # of a reference with few frames
 FEW = 1000
 
 
@@ -44,9 +44,9 @@ class Named:
         return cls(prepared.sequence, pdb, prepare(pdb))
 
 
-def recipe(frames: int) -> Recipe:
-    """How a reference with so many frames a half is made."""
-    return replace(QUICK if frames < FEW else Recipe(), frames=frames)
+def recipe(frames: int, seconds: float) -> Recipe:
+    """How a reference with so many frames a half is made, which takes what it has after so many seconds."""
+    return replace(QUICK if frames <= FEW else Recipe(), frames=frames, seconds=seconds)
 
 
 def refer(job: Job) -> Record:
@@ -55,19 +55,19 @@ def refer(job: Job) -> Record:
     from timewarp.md.system import prepare
 
     prepared = prepare(job.pdb)
-    yardstick(prepared, job.temperature, recipe(job.frames), lambda *_: None, job.orphaned)
+    yardstick(prepared, job.temperature, recipe(job.frames, job.patience), lambda *_: None, job.orphaned)
     platform = fastest_platform(prepared, job.temperature)
     return Record.empty(0, len(prepared.positions), job.elapsed(), platform=platform)
 
 
-def target_of(pdb: str, temperature: float, frames: int) -> Target:
-    """What the methods on a peptide are judged against, from the cache (or made now, where there is no cache)."""
+def target_of(job: Job) -> Target:
+    """What the methods on the peptide of a job are judged against, from the cache, or made now where there is none."""
     import mdtraj
 
     from timewarp.md.system import prepare
 
-    prepared, how = prepare(pdb), recipe(frames)
-    reference = yardstick(prepared, temperature, how, lambda *_: None, lambda: False)
+    prepared, how = prepare(job.pdb), recipe(job.frames, job.patience)
+    reference = yardstick(prepared, job.temperature, how, lambda *_: None, lambda: False)
     return Target.of(mdtraj.Topology.from_openmm(prepared.topology), reference, how.every)
 
 
