@@ -32,9 +32,12 @@ from timewarp.settings import (
     SampleSettings,
     SettingsError,
     TrainSettings,
+    Until,
     Work,
 )
 from timewarp.summary import summary
+
+LINES = {"race": " left"}  # of work that takes hours: what its progress tells a log file, where there is no terminal
 
 app = typer.Typer(
     help="Enhanced sampling of peptides by a transferable normalizing flow, exact for the OpenMM potential.",
@@ -88,13 +91,20 @@ def sample(
     ] = SampleSettings.adapt,
     temperature: Kelvin = SampleSettings.temperature,
     seed: Seed = 0,
+    warm_up: Annotated[
+        int, typer.Option(metavar="N", help="Tests of each chain before its first frame.")
+    ] = SampleSettings.warm_up,
+    until: Annotated[
+        Until | None, typer.Option(help="Stop when the chains have converged; an hour at most where no limit is given.")
+    ] = SampleSettings.until,
     device: On = Device.AUTO,
     resume: Resume = False,
 ) -> None:
     """Sample the Boltzmann distribution of a peptide, exactly."""
     settings = SampleSettings(
-        pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds), chains=chains, checkpoint=checkpoint,
-        width=width, adapt=adapt, anneal=anneal, temperature=temperature, seed=seed, device=device, resume=resume,
+        pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds, 3600.0 if until else 60.0), chains=chains,
+        checkpoint=checkpoint, width=width, adapt=adapt, anneal=anneal, warm_up=warm_up, until=until,
+        temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("sample", settings)
 
@@ -302,7 +312,16 @@ def bench(
     reference_frames: Annotated[
         int, typer.Option(metavar="N", help="Frames of each half of the reference; few are quick, and coarse.")
     ] = RaceSettings.reference_frames,
+    reference_seconds: Annotated[
+        float, typer.Option(metavar="S", help="After which a reference is what it is; the rest is in its errors.")
+    ] = RaceSettings.reference_seconds,
     temperature: Kelvin = RaceSettings.temperature,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Peptides and blocks of chains N at a time, through dask.")
+    ] = RaceSettings.workers,
+    dask: Annotated[
+        str | None, typer.Option(metavar="SCHEDULER", help="The same on the workers of a dask scheduler, host:port.")
+    ] = RaceSettings.dask,
     compare: Annotated[bool, typer.Option("--compare", help="Show several bench.json on one page.")] = False,
     energy: Annotated[bool, typer.Option("--energy", help="The batched energy against OpenMM in a loop.")] = False,
     batch: Annotated[int, typer.Option(help="Configurations a call of --energy.")] = BenchSettings.batch,
@@ -332,8 +351,9 @@ def bench(
     else:
         race = RaceSettings(
             out=out, peptides=named, methods=tuple(method or ()), checkpoints=tuple(checkpoint), chains=chains,
-            cores=threads, reference_frames=reference_frames, temperature=temperature, seed=seed, device=device,
-            resume=resume, seconds=RaceSettings.seconds if seconds is None else seconds,
+            cores=threads, reference_frames=reference_frames, reference_seconds=reference_seconds,
+            temperature=temperature, seed=seed, device=device,
+            resume=resume, seconds=RaceSettings.seconds if seconds is None else seconds, workers=workers, dask=dask,
         )  # fmt: skip
         _watch("race", race)
 
@@ -375,8 +395,8 @@ def _both(out: Path | None) -> str:
     return "neither" if out is None else "both"
 
 
-def _limit(steps: int | None, seconds: float | None) -> float | None:
-    return 60.0 if steps is None and seconds is None else seconds
+def _limit(steps: int | None, seconds: float | None, otherwise: float = 60.0) -> float | None:
+    return otherwise if steps is None and seconds is None else seconds
 
 
 def _watch(work: str, settings: RunSettings) -> None:
@@ -396,8 +416,14 @@ def _watch(work: str, settings: RunSettings) -> None:
         from timewarp import assemble
 
         task = bar.add_task("starting", total=1.0)
+
+        def progress(share: float, text: str) -> None:
+            bar.update(task, completed=share, description=text)
+            if quiet and work in LINES and LINES[work] in text:
+                _say(text)
+
         run: Work = getattr(assemble, work)
-        report = run(settings, lambda share, text: bar.update(task, completed=share, description=text), stop)
+        report = run(settings, progress, stop)
     if os.environ.get("RANK", "0") != "0":
         return
     for line in summary(report):

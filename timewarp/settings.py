@@ -49,6 +49,12 @@ class Protocol(StrEnum):
     TUNED = "tuned"
 
 
+class Until(StrEnum):
+    """What a run of chains goes on until, beside its limits: `converged` is the verdict."""
+
+    CONVERGED = "converged"
+
+
 class Chart(StrEnum):
     """The coordinates that a flow works in: `internal` is ours, `cartesian` the published one."""
 
@@ -98,10 +104,14 @@ class SampleSettings(ChainSettings):
     adapt: float | None = None  # minutes of adaptation before the first frame; None for none
     # steps by which a proposal relaxes before it is tested, where the flow can; 0 for none, None for as many as fit
     anneal: int | None = None
+    warm_up: int = 100  # tests of each chain before the first frame
+    until: Until | None = None  # also the end of a run, before its limit
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.width >= 1, "--width", "1 or more", self.width)
+        _require(self.warm_up >= 0, "--warm-up", "0 or more", self.warm_up)
+        _require(not self.until or self.chains >= 4, "--until converged", "four chains or more to compare", self.chains)
         _require(self.adapt is None or 0 < self.adapt < math.inf, "--adapt", "more than 0 minutes", self.adapt)
         _require(self.anneal is None or self.anneal >= 0, "--anneal", "0 or more", self.anneal)
 
@@ -284,10 +294,16 @@ class RaceSettings(RunSettings):
     chains: int = 10  # of `timewarp sample`, in each process
     cores: int | None = None  # None for all
     reference_frames: int = 10_000  # of each half of the reference; few are quick, and coarse
+    reference_seconds: float = 1800.0  # after which a reference is what it is, whether its halves agree or not
     temperature: float = 310.0  # K
+    workers: int | None = None  # processes of a dask cluster on this machine, one block of chains at a time each
+    dask: str | None = None  # the address of a scheduler, in place of these
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(0 < self.reference_seconds < math.inf, "--reference-seconds", "more than 0", self.reference_seconds)
+        _require(self.workers is None or self.workers >= 1, "--workers", "1 or more", self.workers)
+        _require(not (self.workers and self.dask), "timewarp bench", "one of --workers and --dask", "both")
         _require(self.peptides, "timewarp bench", "peptides, or --energy, or --compare with files", "nothing")
         _require(self.checkpoints, "--checkpoint", "at least one", "none")
         _require(self.chains >= 1, "--chains", "1 or more", self.chains)

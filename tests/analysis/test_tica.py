@@ -29,6 +29,20 @@ def test_the_slow_coordinate_and_its_time_come_back(rng):
     np.testing.assert_allclose(found.reshape(-1, 2).std(0), 1, atol=0.02)
 
 
+@pytest.mark.parametrize("lag", [1, 7])
+def test_it_agrees_with_deeptime(rng, lag):
+    from deeptime.decomposition import TICA
+
+    _, seen = process(rng, frames=3000)
+    seen = np.concatenate([seen, np.sin(seen[..., :1])], -1)
+    found = fit_tica(seen, lag)
+    theirs = TICA(lagtime=lag, dim=2).fit(list(seen)).fetch_model()
+    np.testing.assert_allclose(found.eigenvalues, theirs.singular_values[:2], rtol=1e-3)
+    for k in range(2):
+        ours, other = found(seen)[..., k].ravel(), np.concatenate([theirs.transform(c) for c in seen])[:, k]
+        assert abs(np.corrcoef(ours, other)[0, 1]) > 1 - 1e-4
+
+
 def test_pairs_are_taken_within_chains_only(rng):
     # short chains that each sit elsewhere: within a chain nothing correlates, across the joins nothing may
     chains = [rng.normal(size=(int(n), 1)) for n in rng.integers(3, 8, size=3000)]

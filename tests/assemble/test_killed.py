@@ -26,7 +26,7 @@ STEPS, CHAINS = 120, 2
 
 def started(out, *more, steps=STEPS):
     words = ["sample", str(peptide_path("AA")), "--out", str(out), "--steps", str(steps), "--chains", str(CHAINS)]
-    words += ["--width", "4", "--anneal", "1", "--seed", "5", *more]
+    words += ["--width", "4", "--anneal", "1", "--warm-up", "12", "--seed", "5", *more]
     command = [sys.executable, "-c", textwrap.dedent(COMMAND), *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -167,7 +167,7 @@ LONG = """
     from pathlib import Path
     import torch
     from timewarp import output
-    from timewarp.assemble import reporting
+    from timewarp.assemble import judging, reporting
     from timewarp.assemble.sample import Tally
     from timewarp.md.system import prepare
     from timewarp.output import RunDirectory
@@ -177,13 +177,13 @@ LONG = """
         lines = open("/proc/self/status").read().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
-    pdb, out, frames, reporting.MOST = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    pdb, out, frames, judging.MOST = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     output._BUFFER = 1 << 20
     prepared, rng = prepare(pdb), torch.Generator().manual_seed(1)
     x = torch.as_tensor(prepared.positions, dtype=torch.float32)
     shaken = x + 0.005 * torch.randn(1000, *x.shape, generator=rng)
     settings = SampleSettings(pdb=Path(pdb), out=out, steps=1, chains=1)
-    for count in (4 * reporting.MOST, frames):
+    for count in (4 * judging.MOST, frames):
         with RunDirectory.open(out / str(count), {}) as run:
             reporting.begin(run, prepared, 1)
             for step in range(count):

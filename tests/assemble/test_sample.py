@@ -35,7 +35,7 @@ def never():
 
 
 def settings(out, steps, **changes):
-    given = {"pdb": peptide_path("AA"), "out": out, "steps": steps, "chains": 2, "width": 8, "seed": 3}
+    given = {"pdb": peptide_path("AA"), "out": out, "steps": steps, "chains": 2, "width": 8, "seed": 3, "warm_up": 4}
     return SampleSettings(**(given | changes))
 
 

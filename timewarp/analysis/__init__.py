@@ -13,6 +13,7 @@ from timewarp.analysis.ensemble import Ensemble
 from timewarp.analysis.features import tica_features
 from timewarp.analysis.log import ChainLog, read_log
 from timewarp.analysis.report import write_report
+from timewarp.analysis.slow import slowest
 from timewarp.analysis.tica import Tica, fit_tica
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "overlap",
     "populations",
     "read_log",
+    "slowest",
     "states",
     "thinned",
     "tica_features",

@@ -28,6 +28,7 @@ def verdict(
     rhat: Diagnostic,
     acceptance: Sequence[float] | None = None,
     exact: bool = True,
+    also: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Judge whether averages over these chains can be trusted.
 
@@ -38,6 +39,7 @@ def verdict(
         rhat: rank-normalised split R-hat of [chains, draws].
         acceptance: share of accepted moves of each chain, where there are moves.
         exact: false for samplers that are biased by design, which no number of draws cures.
+        also: further reasons not to trust them, from what these observables do not show.
 
     Returns:
         What `report.json` keeps: `ess` (by name, and `min`; 0 where it is undefined), `rhat` (by name, and `max`; None
@@ -56,6 +58,7 @@ def verdict(
             trouble.append(f"{name} {problem}")
     needed = ESS_PER_CHAIN * max(chains, CHAINS)
     reasons = [] if exact else ["the sampler is biased by design, so no number of samples makes it exact"]
+    reasons += also
     if not observables:
         reasons.append("nothing was observed")
     if observables and chains < CHAINS:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from timewarp.analysis.dihedrals import Dihedral, chiral_centres, circular, dihedral_angles, dihedral_table, handedness
+from timewarp.analysis.dihedrals import (
+    Dihedral,
+    chiral_centres,
+    circular,
+    dihedral_angles,
+    dihedral_table,
+    handedness,
+    is_cis,
+)
 from timewarp.dcd import Trajectory
 
 if TYPE_CHECKING:
@@ -100,6 +108,11 @@ class Ensemble:
         """Sine and cosine of each dihedral by its name, as `verdict` takes them."""
         both = circular(self.angles)
         return {name: both[:, :, i] for i, name in enumerate(self.names)}
+
+    def cis(self) -> dict[str, float]:
+        """Share of the frames in which each peptide bond is cis, by the name of its omega."""
+        bonds = [i for i, d in enumerate(self.table) if d.kind == "omega"]
+        return {self.names[i]: float(is_cis(self.angles[..., i]).mean()) for i in bonds if self.frames}
 
     def flipped(self) -> int:
         """Frames in which a CA has another handedness than in the first frame of the first chain."""

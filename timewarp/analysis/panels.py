@@ -16,9 +16,8 @@ from timewarp.analysis.basins import REGIONS, populations, states
 from timewarp.analysis.ensemble import Ensemble
 from timewarp.analysis.log import ChainLog
 from timewarp.analysis.page import figure, grid, paragraph, table
-from timewarp.analysis.tica import Tica, fit_tica
+from timewarp.analysis.slow import slowest
 
-LAGS = (100, 30, 10, 3, 1)  # frames; the longest that leaves a correlation to see is taken
 SHOWN_STATES = 16
 SHOWN_STRIPS = 12
 
@@ -85,7 +84,7 @@ def backbone_panels(ensemble: Ensemble, thermal: float) -> list[str]:
 
 def slow_panels(ensemble: Ensemble, thermal: float) -> list[str]:
     """Free energies along the two slowest coordinates; nothing where the run is too short to know them."""
-    model = _tica(ensemble.features())
+    model = slowest(ensemble)
     if model is None:
         return []
     slow = model(ensemble.features())
@@ -99,21 +98,6 @@ def slow_panels(ensemble: Ensemble, thermal: float) -> list[str]:
     times = ", ".join(f"{v:.2f}" for v in model.eigenvalues)
     note = f"TICA of sines and cosines of all dihedrals; correlation at a lag of {model.lag} saved frames: {times}."
     return [grid(panels), paragraph(note, soft=True)]
-
-
-def _tica(features) -> Tica | None:
-    """TICA at the longest lag that still sees a correlation; None where the run is too short for any."""
-    best = None
-    for lag in LAGS:
-        if features.shape[1] < 10 * lag or features.shape[-1] == 0 or features.shape[0] * features.shape[1] < 50:
-            continue
-        try:
-            best = fit_tica(features, lag)
-        except ValueError:
-            return None
-        if best.eigenvalues[0] > 0.3:
-            break
-    return best
 
 
 def energies_panels(log: list[ChainLog]) -> list[str]:

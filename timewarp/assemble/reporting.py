@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from timewarp.analysis import Ensemble, verdict, write_report
-from timewarp.mcmc.ess import bulk_ess, rhat
+from timewarp.analysis import write_report
+from timewarp.assemble.judging import judge
+from timewarp.mcmc.ess import bulk_ess
 from timewarp.output import RunDirectory
 from timewarp.settings import ChainSettings
 
 if TYPE_CHECKING:
     from timewarp.md.system import Prepared
 
-LIMITS = ("pdb", "out", "steps", "seconds", "device", "resume")  # what a resumed run may change
-POTENTIAL = "potential energy"  # the observable beside the dihedrals
-MOST = 400_000  # frames of all chains that are looked at, so that a run of any length can be judged
+LIMITS = ("pdb", "out", "steps", "seconds", "until", "device", "resume")  # what a resumed run may change
 
 
 @runtime_checkable
@@ -60,6 +59,8 @@ def finish(
     checkpoint: str | None = None,
     exactness: str | None = None,
     biased: bool | None = None,
+    explored: Mapping[str, float] | None = None,
+    seen: Collection[str] = (),
     notices: Sequence[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
@@ -71,20 +72,14 @@ def finish(
         checkpoint: of the flow, if there is one.
         exactness: a sentence on it, where the page's own does not fit.
         biased: so by design that no number of samples helps, and the run never converged; as a rule, if not `exact`.
+        explored, seen: see `judge`.
         notices: what a person should know: how the molecule was prepared, which energy was used.
         more: further entries of report.json.
     """
-    directory.flush()
-    trajectories = sorted(directory.path.glob("chain-*.dcd"))
-    topology = directory.path / "topology.pdb"
-    every = -(-directory.frames * settings.chains // MOST) or 1
-    ensemble, log = Ensemble.load(topology, trajectories, every), directory.log(every)
-    if every > 1:
-        notices = [*notices, f"of every {every} frames one was judged, so that each ESS is a lower bound"]
-    observables = ensemble.observables() | {POTENTIAL: log["potential_kj_per_mol"].T.numpy()}
-    rates = log["accepted"].mean(0).tolist() if tally.proposed and directory.frames else None
     biased = not exact if biased is None else biased
-    judged = verdict(observables, ess=bulk_ess, rhat=rhat, acceptance=rates, exact=not biased)
+    judged = judge(directory, settings.chains, tested=bool(tally.proposed), biased=biased, explored=explored, seen=seen)
+    if (every := judged.every) > 1:
+        notices = [*notices, f"of every {every} frames one was judged, so that each ESS is a lower bound"]
     values = {
         "exact": exact,
         "peptide": prepared.sequence,
@@ -99,8 +94,8 @@ def finish(
         "acceptance": tally.accepted / tally.proposed if tally.proposed else None,
         "energy_evaluations": tally.evaluations,
         "seconds": tally.seconds,
-        "ess_per_second": judged["ess"]["min"] / tally.seconds if tally.seconds else None,
-        **judged,
+        "ess_per_second": judged.values["ess"]["min"] / tally.seconds if tally.seconds else None,
+        **judged.values,
         "frames": directory.frames,
         "notices": list(notices),
         "command": spelled(settings),
@@ -108,6 +103,8 @@ def finish(
         **({"by_kernel": tally.by_kernel} if hasattr(tally, "by_kernel") else {}),
         **more,
     }
+    trajectories = sorted(directory.path.glob("chain-*.dcd"))
+    topology = directory.path / "topology.pdb"
     page = write_report(values, topology, trajectories, directory.path / "log.csv", bulk_ess, every)
     directory.report(values, page)
     return values

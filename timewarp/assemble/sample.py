@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,8 +14,10 @@ from timewarp import units
 from timewarp.assemble import reporting
 from timewarp.assemble.adapt import NAME, adapted_to, chart_of
 from timewarp.assemble.energy import energy_of
+from timewarp.assemble.exploration import Exploration, words_of
 from timewarp.assemble.flows import bound, load_flow
-from timewarp.assemble.peptide import Peptide, warm
+from timewarp.assemble.judging import judge
+from timewarp.assemble.peptide import Peptide
 from timewarp.flow.factored import FactoredInternal
 from timewarp.flow.internal import InternalProposal
 from timewarp.flow.pose import posed
@@ -27,7 +30,9 @@ from timewarp.state import State
 from timewarp.training.checkpoint import Checkpoint
 
 SAVE_EVERY = 10.0  # s between snapshots
-START = 120  # torsion moves by which chains are spread before the first frame
+FIRST, FURTHER = 100, 1.25  # frames a chain at the first look at convergence; and at each one in units of the last
+SAVE_WORDS = 500  # steps of the warm-up that are kept before their states are read
+LOOKS = 2  # at which a run is found to have converged, one after the other, before it ends
 LEAPFROG = 0.0024  # nm sqrt(amu): 1.5 fs at 310 K
 HYDROGEN = 3.0  # amu, of hydrogens in local moves
 
@@ -42,6 +47,9 @@ class Tally:
     evaluations: int = 0
     seconds: float = 0.0
     by_kernel: dict[str, list[int]] = field(default_factory=dict)
+    explored: dict[str, float] = field(default_factory=dict)  # states that walks ended in before
+    seen: list[str] = field(default_factory=list)  # states of the chains before the first frame
+    held: int = 0  # looks in a row at which the chains had converged
 
     def count(self, name: str, info: dict[str, Any]) -> None:
         tested, accepted = int(info["tested"].sum()), int(info["accepted"].sum())
@@ -108,7 +116,10 @@ def _chains(settings: SampleSettings | ExploreSettings, progress: Progress, stop
             state = kernel.restore({k.removeprefix("kernel."): v for k, v in saved.tensors.items() if "kernel." in k})
             tally = Tally(**saved.meta["tally"])
         else:
-            state, tally = kernel.init(_start(settings, peptide, proposal, prepared, rng, starts)), Tally()
+            tally = Tally()
+            progress(0.0, "looking for states to start from")
+            first = _start(settings, peptide, proposal, prepared, rng, tally, starts)
+            state = _warmed(settings, kernel, kernel.init(first), prepared, rng, tally, progress)
         pose = torch.as_tensor(prepared.positions, dtype=torch.float32)
         loop = _Loop(settings, directory, kernel, names, peptide, pose, progress, stop, began, tally.seconds)
         loop.run(state, tally, rng)
@@ -119,6 +130,8 @@ def _chains(settings: SampleSettings | ExploreSettings, progress: Progress, stop
             exact=isinstance(settings, SampleSettings),
             checkpoint=str(settings.checkpoint),
             tally=tally,
+            explored=tally.explored,
+            seen=tally.seen,
             notices=[*prepared.notices, *notices],
             **(_adaptation(checkpoint) if minutes else {}),
         )
@@ -151,22 +164,42 @@ def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Any, tuple[
 
 
 def _start(
-    settings, peptide: Peptide, proposal: Proposal, prepared, rng: torch.Generator, starts: Tensor | None = None
-) -> State:
+    settings, peptide: Peptide, proposal: Proposal, prepared, rng: torch.Generator, tally: Tally,
+    starts: Tensor | None = None,
+) -> State:  # fmt: skip
     """Where the chains start: exact chains from different states, explorations from the prepared structure.
 
-    A short torsion walk spreads the chains where there are no thermal `starts` to choose from; where the bonds do
-    not turn, all start from the structure.
+    Walks look for the states where there are no thermal `starts` to choose from; where no bond turns, all chains start
+    from the structure.
     """
     structure = torch.as_tensor(prepared.positions, dtype=torch.float32).expand(settings.chains, -1, -1)
     if isinstance(settings, ExploreSettings) or not peptide.chart.torsions:
         return State.at(structure.clone(), proposal.channels, rng)
-    if starts is not None:
-        pick = torch.randint(len(starts), (settings.chains,), generator=rng)
-        return State.at(posed(starts[pick], structure, peptide.frame), proposal.channels, rng)
-    walk = peptide.walk()
-    state = warm(walk, walk.begin(settings.chains, rng), START, rng)
-    return State.at(posed(state.positions, structure, peptide.frame), proposal.channels, rng)
+    if starts is None:
+        found = Exploration.walked(peptide, prepared, settings.chains, rng)
+    else:
+        found = Exploration.of(prepared, starts)
+    tally.explored = found.shares
+    return State.at(posed(found.starts(settings.chains, rng), structure, peptide.frame), proposal.channels, rng)
+
+
+def _warmed(settings, kernel, state, prepared, rng: torch.Generator, tally: Tally, progress: Progress):
+    """The chains after their warm-up, which leaves no frame and is counted in the evaluations alone."""
+    if isinstance(settings, ExploreSettings):
+        return state
+    kept = [state.state.positions]
+    seen: set[str] = set()
+    for step, (state, info) in enumerate(run(kernel, state, settings.warm_up, rng), 1):  # noqa: B020
+        tally.evaluations += int(info["evaluations"])
+        kept.append(state.state.positions)
+        if len(kept) > SAVE_WORDS:
+            seen |= set(words_of(prepared, torch.stack(kept)))
+            kept.clear()
+        progress(0.0, f"warm-up, {step} of {settings.warm_up}")
+    if kept:
+        seen |= set(words_of(prepared, torch.stack(kept)))
+    tally.seen = sorted(seen)
+    return state
 
 
 @dataclass
@@ -201,9 +234,19 @@ class _Loop:
                     saved = time.monotonic()
                 if tally.step % 20 == 0:
                     self._tell(tally)
-                if self._over():
+                if self._converged(tally) or self._over():
                     break
         self._save(state, tally, rng)
+
+    def _converged(self, tally: Tally) -> bool:
+        """Whether the run may end because its chains have converged; the looks are at steps that no clock decides."""
+        if isinstance(self.settings, ExploreSettings) or not self.settings.until or not is_look(tally.step):
+            return False
+        found = judge(
+            self.directory, self.settings.chains, tested=True, biased=False, explored=tally.explored, seen=tally.seen
+        )
+        tally.held = tally.held + 1 if found.converged else 0
+        return tally.held >= LOOKS
 
     def _over(self) -> bool:
         limit = self.settings.seconds
@@ -221,3 +264,11 @@ class _Loop:
             shares.append((time.monotonic() - self.first) / self.settings.seconds)
         rate = tally.accepted / max(1, tally.proposed)
         self.progress(min(1.0, max(shares)), f"{tally.step} steps, acceptance {rate:.1%}")
+
+
+def is_look(step: int) -> bool:
+    """Whether convergence is judged after so many steps; ever more rarely, so that it never costs much of the time."""
+    look = FIRST
+    while look < step:
+        look = math.ceil(FURTHER * look)
+    return look == step

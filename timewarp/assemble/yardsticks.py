@@ -29,6 +29,7 @@ from timewarp.state import State
 if TYPE_CHECKING:
     from timewarp.md.system import Prepared
 
+COMPILED = 500  # frames of a half that are worth the half minute of compiling the energy
 SEED = 20_25  # of all references: what samples are compared with does not change with their seed
 
 
@@ -82,7 +83,7 @@ def _tempered(prepared, temperature: float, recipe: Recipe, progress: Progress, 
 
     from timewarp.assemble.energy import energy_of
 
-    energy, molecule, _ = energy_of(prepared, temperature)
+    energy, molecule, _ = energy_of(prepared, temperature, compiled=recipe.frames >= COMPILED)
     peptide = Peptide.of(molecule, temperature, potential=energy, seed=SEED)
 
     def told(line: str) -> None:

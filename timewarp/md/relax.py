@@ -33,8 +33,8 @@ def relax(
     for force in copy.getForces():
         force.setForceGroup(0)
     if held is not None and held.any():
-        restraint = openmm.CustomExternalForce("k/2*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
-        restraint.addGlobalParameter("k", stiffness)
+        restraint = openmm.CustomExternalForce("held_by/2*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
+        restraint.addGlobalParameter("held_by", stiffness)  # a name that no other force has
         for name in ("x0", "y0", "z0"):
             restraint.addPerParticleParameter(name)
         for atom in np.flatnonzero(held):

@@ -20,6 +20,7 @@ from timewarp.assemble import yardsticks
 from timewarp.assemble.energy import energy_of
 from timewarp.assemble.speedup import methods
 from timewarp.assemble.speedup.job import Job
+from timewarp.assemble.speedup.preparation import Named, recipe
 from timewarp.assemble.speedup.processes import Halted, MethodFailed, together
 from timewarp.assemble.speedup.record import Record
 from timewarp.assemble.yardstick import Yardstick
@@ -60,6 +61,11 @@ def raced(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIMEWARP_CACHE", str(out / "cache"))
         patch.setattr(yardsticks, "_tempered", rough)
+        (out / "run").mkdir()
+        peptide = Named.of("GG", out)
+        yardsticks.yardstick(
+            peptide.prepared, 310.0, recipe(60, 1800.0), lambda *_: None, lambda: False
+        )  # for all processes
         settings = RaceSettings(
             peptides=("GG",), out=out / "run", methods=("md-tuned", "exchange"), seconds=1.0, cores=1,
             reference_frames=60, device=Device.CPU,
@@ -85,6 +91,10 @@ def test_a_stopped_run_keeps_its_rows_and_resuming_adds_the_others(raced):
         assert row["seconds"] >= row["setup_seconds"] + 1
     assert rows[0]["picoseconds"] == pytest.approx(0.2 * rows[0]["frames"])
     assert "md-tuned" in again.stdout
+    assert "GG, exchange: " in again.stderr
+    assert "2 of 2 done, 0 s left" in again.stderr
+    lines = (out / "run" / "progress.log").read_text().splitlines()
+    assert [line.split(": ")[0].split(" ", 1)[1] for line in lines] == ["GG", "GG, md-tuned", "GG", "GG, exchange"]
     assert "GG, 17 atoms" in again.stdout
     assert (out / "run" / "states.png").exists()
     assert not (out / "run" / "work").exists()
@@ -134,7 +144,8 @@ def test_methods_on_the_batched_energy_leave_frames_in_order(tmp_path, monkeypat
         monkeypatch.setattr(building, name, value)
     for name, value in {"WARM_UP": 4, "PILOT": 2}.items():
         monkeypatch.setattr(import_module("timewarp.assemble.reference"), name, value)
-    monkeypatch.setattr(import_module("timewarp.assemble.sample"), "START", 4)
+    for name, value in {"STEPS": 4, "WALKERS": 4}.items():
+        monkeypatch.setattr(import_module("timewarp.assemble.exploration"), name, value)
     for name, value in {"START": 4, "REPLICAS": {"cpu": 5}, "LADDERS": {"cpu": 2}}.items():
         monkeypatch.setattr(methods, name, value)
     asked = replace(job(tmp_path, method, 0.2), parent=os.getppid(), checkpoint=str(checkpoint_path("2aa")))

@@ -13,7 +13,7 @@ CONFIDENCE = 0.95
 
 
 def most_effective_samples(
-    crossings: int, share: float, between: float = 1.0, estimates: Sequence[float] = ()
+    crossings: int, share: float, between: float = 1.0, estimates: Sequence[float] = (), limits: int = 1
 ) -> float:
     """The largest of the `estimates`, or what the crossings allow, if that is less.
 
@@ -27,6 +27,7 @@ def most_effective_samples(
         between: share of the observable's variance that is due to the sides; the rest is forgotten at once at best.
         estimates: of the effective sample size, each from above: from the autocorrelation, or from the time over
             twice the slowest timescale. Without them the crossings alone count.
+        limits: how many such limits are looked at, of which all shall hold together with `CONFIDENCE`.
 
     Raises:
         ValueError: if `share` or `between` is not between 0 and 1, or `crossings` is negative.
@@ -36,6 +37,6 @@ def most_effective_samples(
     if not (0 < share < 1 and crossings >= 0 and 0 < between <= 1):
         raise ValueError(f"expected shares within (0, 1) and crossings >= 0, got {share}, {between}, {crossings}")
     pairs = (crossings + 1) // 2
-    limit = float(chi2.ppf(CONFIDENCE, 2 * (pairs + 1))) / 2
+    limit = float(chi2.ppf(1 - (1 - CONFIDENCE) / limits, 2 * (pairs + 1))) / 2
     crossed = 2 * limit / (4 * share * (1 - share)) / between
     return min(crossed, max(estimates)) if max(estimates, default=0.0) > 0 else crossed

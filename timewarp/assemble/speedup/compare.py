@@ -11,7 +11,7 @@ from typing import Any
 
 from timewarp.analysis.page import details, figure, grid, page, paragraph, section, table
 from timewarp.analysis.speedups import by_length, compared
-from timewarp.assemble.speedup.table import HEAD, cells_of, number, times
+from timewarp.assemble.speedup.table import HEAD, cells_of, rate, times
 from timewarp.atomic import write_atomically
 from timewarp.settings import CompareSettings, Progress, Report, SettingsError, Stop
 
@@ -129,7 +129,7 @@ def _side_by_side(benches, peptides, methods, name):
 
 
 def _rates(benches, peptides, methods):
-    return _cells(benches, peptides, methods, lambda row: number(row["ess_per_second"], bool(row["gates"])))
+    return _cells(benches, peptides, methods, rate)
 
 
 def _states(benches, peptides, methods):

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+REFERENCE = "reference"  # in place of a method: make what the methods are judged against
 
 
 @dataclass(frozen=True)
 class Job:
-    """One process of one method on one peptide.
+    """One process of one method on one peptide: a block of its chains.
 
     Attributes:
         pdb: the peptide's file.
-        method: a name of `methods.METHODS`.
+        method: a name of `methods.METHODS`, or `REFERENCE`.
         record: where the `Record` goes; a directory of the same name without suffix is for files on the way.
         seconds: of sampling, wall-clock, set-up apart.
+        platform: of OpenMM.
+        frames: of each half of the reference.
+        patience: seconds after which the reference is what it is.
         began: `time.time()` when the method was asked for.
         parent: process that asks; when it is gone, so is the interest.
     """
@@ -31,8 +37,10 @@ class Job:
     chains: int
     checkpoint: str
     device: str
-    began: float
-    parent: int
+    frames: int = 0
+    patience: float = 0.0
+    began: float = 0.0
+    parent: int = 0
 
     def encode(self) -> str:
         return json.dumps(asdict(self))
@@ -41,10 +49,23 @@ class Job:
     def decode(cls, text: str) -> Job:
         return cls(**json.loads(text))
 
+    def now(self) -> Job:
+        """The same, asked for now by this process."""
+        return replace(self, began=time.time(), parent=os.getpid())
+
     def elapsed(self) -> float:
         """Seconds since the method was asked for."""
         return time.time() - self.began
 
+    def orphaned(self) -> bool:
+        """Whether nobody waits any more."""
+        return os.getppid() != self.parent
+
     def over(self, setup: float) -> bool:
         """Whether the time is over that began after `setup` seconds, or nobody waits any more."""
-        return self.elapsed() - setup > self.seconds or os.getppid() != self.parent
+        return self.elapsed() - setup > self.seconds or self.orphaned()
+
+    @property
+    def folder(self) -> Path:
+        """The directory of all blocks of the method."""
+        return Path(self.record).parent

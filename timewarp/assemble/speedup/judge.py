@@ -1,12 +1,13 @@
 """From the records of a method to its row: effective samples, gates, bounds, and when it had seen every state.
 
 Observables and estimators are those of the verdict of `timewarp sample`: rank-normalised split R-hat and bulk ESS of
-the slow coordinates, of the sine and cosine of every dihedral and of the energy; the worst counts.
+the slow coordinates, of the sine and cosine of every dihedral and of the energy; to these comes whether a chain is in
+a basin of the reference, for each. The worst counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from timewarp.analysis.ensemble import Ensemble
 from timewarp.assemble.speedup.bound import most_effective_samples
 from timewarp.assemble.speedup.gates import complaints, farthest, missed
 from timewarp.assemble.speedup.record import Record
-from timewarp.assemble.speedup.target import Target
+from timewarp.assemble.speedup.target import Target, crossings
 from timewarp.mcmc.ess import autocorrelation_time, bulk_ess, rhat
 
 WARM_UP = 0.1  # of the frames, which are left out of the estimates; their time counts
@@ -67,16 +68,19 @@ def judged(
     observables = {f"TIC{k}": chains[..., k] for k in range(chains.shape[-1])}
     observables |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     observables["potential energy"] = energy
+    words = np.concatenate([part[:, kept] for part in found])
+    inside = {name: (words == name).astype(float) for name in target.shares}
+    observables |= {f"in {name}": values for name, values in inside.items() if np.ptp(values) > 0}
     held = verdict(observables, ess=bulk_ess, rhat=rhat)
     sizes = {name: held["ess"][name] for name in observables}
-    words = np.concatenate([part[:, kept] for part in found])
     basin, gap = farthest(words, target.shares, target.errors, temperature)
     said = complaints(chains.shape[1], held["rhat"]["max"], row["missed_basins"], basin, gap)
-    crossings = sum(target.sides.crossings(part[..., 0]) for part in slow)
-    sides, estimates = target.sides, [held["ess"]["min"]]
+    estimates = [held["ess"]["min"]]
     if "picoseconds" in row and target.timescale:
         estimates.append(row["picoseconds"] / (2 * target.timescale))
-    most = most_effective_samples(crossings, sides.share, sides.between, estimates)
+    turns = sum(target.sides.crossings(part[..., 0]) for part in slow)
+    entries = {name: sum(crossings(part, name) for part in found) for name in target.shares}
+    most = at_most(target, turns, entries, estimates)
     published = published_ess(chains[..., 0])
     return row | {
         "ess": held["ess"]["min"],
@@ -86,7 +90,8 @@ def judged(
         "verdict": held["verdict"],
         "gates": said,
         "population_gap": gap,
-        "crossings": crossings,
+        "crossings": turns,
+        "basin_crossings": entries,
         "ess_bound": most,
         "ess_bound_per_second": most / seconds,
         "ess_per_second": held["ess"]["min"] / seconds,
@@ -99,7 +104,7 @@ def judged(
 def _nothing(target: Target, seconds: float, biased: bool) -> dict[str, Any]:
     """The rest of a row without a frame."""
     none = None if biased else 0.0
-    most = most_effective_samples(0, target.sides.share, target.sides.between)
+    most = at_most(target, 0, dict.fromkeys(target.shares, 0))
     return {
         "basins": len(target.shares),
         "missed_basins": list(target.shares),
@@ -111,6 +116,26 @@ def _nothing(target: Target, seconds: float, biased: bool) -> dict[str, Any]:
         "rhat": None,
         "gates": [] if biased else complaints(0, None, [], "", 0.0),
     }
+
+
+def at_most(target: Target, turns: int, entries: Mapping[str, int], estimates: Sequence[float] = ()) -> float:
+    """The largest effective sample size of the slowest observable that crossings and estimates allow.
+
+    The slowest is no faster than the slowest basin, so that the least of the limits holds.
+
+    Args:
+        turns: crossings between the sides of the slowest coordinate.
+        entries: crossings into and out of each basin.
+        estimates: see `most_effective_samples`.
+    """
+    count = len(entries) + 1
+    limits = [most_effective_samples(turns, target.sides.share, target.sides.between, estimates, count)]
+    limits += [
+        most_effective_samples(entries[name], target.safe_share(name), 1.0, estimates, count)
+        for name in entries
+        if target.shares[name] < 1
+    ]
+    return min(limits)
 
 
 def published_ess(slow: Float[np.ndarray, "chains frames"]) -> float:

@@ -12,9 +12,11 @@ import torch
 
 from timewarp import units
 from timewarp.assemble.energy import energy_of
+from timewarp.assemble.exploration import STEPS as START
+from timewarp.assemble.explore import explore
 from timewarp.assemble.peptide import Peptide, warm
 from timewarp.assemble.reference import prepared as tempering_of
-from timewarp.assemble.sample import START, explore, sample
+from timewarp.assemble.sample import sample
 from timewarp.assemble.speedup.job import Job
 from timewarp.assemble.speedup.record import Record
 from timewarp.dcd import Trajectory
@@ -56,7 +58,7 @@ def batched(job: Job) -> Record:
 
     Replicas begin where a short torsion walk spreads them, as the chains of `sample` do.
     """
-    peptide, energy, rng = _peptide(job)
+    peptide, energy, rng = _peptide(job, compiled=True)
     if not isinstance(energy, Potential):
         raise ValueError("expected a force field that the batched potential knows, found another")
     walk = peptide.walk()
@@ -172,11 +174,11 @@ def _command(job: Job, settings: Any, call: Callable[..., Any]) -> Record:
     return Record(positions, energy, np.array(asked[1 : 1 + frames]), asked[0], asked[-1], facts)
 
 
-def _peptide(job: Job) -> tuple[Peptide, Any, torch.Generator]:
+def _peptide(job: Job, compiled: bool = False) -> tuple[Peptide, Any, torch.Generator]:
     from timewarp.md.system import prepare
 
     prepared = prepare(job.pdb)
-    energy, molecule, _ = energy_of(prepared, job.temperature, device=job.device)
+    energy, molecule, _ = energy_of(prepared, job.temperature, device=job.device, compiled=compiled)
     peptide = Peptide.of(molecule, job.temperature, potential=energy, seed=job.seed)
     return peptide, energy, torch.Generator().manual_seed(job.seed)
 

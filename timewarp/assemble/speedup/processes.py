@@ -27,10 +27,10 @@ class MethodFailed(RuntimeError):
 
 
 def together(jobs: Sequence[Job], stop: Stop, told: Callable[[float], None]) -> list[Record]:
-    """Run the jobs side by side, one thread each, and return what they leave.
+    """Run the jobs side by side from now on, one thread each, and return what they leave.
 
     Args:
-        jobs: of one method, asked for now.
+        jobs: of one method.
         stop: whether to end them and give up.
         told: gets the seconds since they began, now and then.
 
@@ -38,20 +38,8 @@ def together(jobs: Sequence[Job], stop: Stop, told: Callable[[float], None]) -> 
         Halted: if `stop` said so; no process is left.
         MethodFailed: if a process failed, or takes much longer than its time.
     """
-    environment = os.environ | dict.fromkeys(THREADS, "1")
-    command = [sys.executable, "-m", "timewarp.assemble.speedup.worker"]
-    # a session of their own: Ctrl-C is heard here, and they are ended from here
-    running = [
-        subprocess.Popen(
-            [*command, job.encode()],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=Path(job.record).with_suffix(".log").open("wb"),
-            start_new_session=True,
-        )
-        for job in jobs
-    ]
+    jobs = [job.now() for job in jobs]
+    running = [_started(job) for job in jobs]
     limit = PATIENCE * (jobs[0].seconds + 60)
     try:
         while any(process.poll() is None for process in running):
@@ -66,15 +54,64 @@ def together(jobs: Sequence[Job], stop: Stop, told: Callable[[float], None]) -> 
             time.sleep(POLL)
     finally:
         for process in running:
-            if process.poll() is None:
-                process.terminate()
-            process.wait()
-    for process, job in zip(running, jobs, strict=True):
-        if process.returncode > 0:
-            raise MethodFailed(_said(job, process.returncode))
-    if any(process.returncode for process in running):
-        raise MethodFailed(f"a process was ended by signal {-min(process.returncode for process in running)}")
-    return [Record.read(Path(job.record)) for job in jobs]
+            _ended(process)
+    return [_record(process, job) for process, job in zip(running, jobs, strict=True)]
+
+
+def in_turn(jobs: Sequence[Job], width: int, stop: Stop, told: Callable[[int, Record | MethodFailed], None]) -> None:
+    """Run the jobs, `width` at a time; as each ends, tell which, and what it left or why it failed.
+
+    Raises:
+        Halted: if `stop` said so; no process is left.
+    """
+    waiting = list(enumerate(jobs))
+    running: list[tuple[int, Job, subprocess.Popen]] = []
+    try:
+        while waiting or running:
+            if stop():
+                raise Halted
+            while waiting and len(running) < width:
+                number, job = waiting.pop(0)
+                running.append((number, job := job.now(), _started(job)))
+            for one in [one for one in running if one[2].poll() is not None]:
+                running.remove(one)
+                number, job, process = one
+                try:
+                    found: Record | MethodFailed = _record(process, job)
+                except MethodFailed as error:
+                    found = error
+                told(number, found)
+            time.sleep(POLL)
+    finally:
+        for _, _, process in running:
+            _ended(process)
+
+
+def _started(job: Job) -> subprocess.Popen:
+    """In a session of its own: Ctrl-C is heard here, and it is ended from here."""
+    Path(job.record).parent.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "timewarp.assemble.speedup.worker", job.encode()],
+        env=os.environ | dict.fromkeys(THREADS, "1"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=Path(job.record).with_suffix(".log").open("wb"),
+        start_new_session=True,
+    )
+
+
+def _ended(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        process.terminate()
+    process.wait()
+
+
+def _record(process: subprocess.Popen, job: Job) -> Record:
+    if process.returncode > 0:
+        raise MethodFailed(_said(job, process.returncode))
+    if process.returncode:
+        raise MethodFailed(f"a process was ended by signal {-process.returncode}")
+    return Record.read(Path(job.record))
 
 
 def _said(job: Job, status: int) -> str:

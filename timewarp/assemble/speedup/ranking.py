@@ -17,13 +17,14 @@ def ranked(rows: Sequence[Row]) -> list[dict[str, Any]]:
     second of MD that failed a gate is not known; the most that it can be (see `bound`) stands for it, the speed-up is
     then a lower bound, and `speedup_at_least` (`speedup_paper_at_least`) is true. A method that failed a gate has 0.
     `states_speedup` compares the times until all states were seen, in the same way: MD that did not see them all needs
-    more than it had. `speedup_apparent` divides by the largest ESS a second that any MD seemed to have, gates or not.
+    more than it had. `ess_is` says what the ESS a second of the row is. `speedup_apparent` divides by the largest ESS a
+    second that any MD seemed to have, gates or not.
     """
     out = []
     for row in rows:
         peers = [other for other in rows if other["peptide"] == row["peptide"] and other["method"] in MD]
         paper = [other for other in peers if other["method"] == "md-paper"]
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"ess_is": ess_is(row)}
         for name, against in (("speedup", peers), ("speedup_paper", paper)):
             more[name], more[f"{name}_at_least"] = _speedup(row, against)
             more[f"states_{name}"], more[f"states_{name}_at_least"] = _sooner(row, against)
@@ -32,6 +33,15 @@ def ranked(rows: Sequence[Row]) -> list[dict[str, Any]]:
         more["speedup_apparent"] = own / seeming if own is not None and seeming else None
         out.append({**row, **more})
     return out
+
+
+def ess_is(row: Row) -> str:
+    """`measured`; `at most`, of MD that failed a gate; or `refused`, of another method that did; `none` if biased."""
+    if row["ess_per_second"] is None:
+        return "none"
+    if not row["gates"]:
+        return "measured"
+    return "at most" if row["method"] in MD else "refused"
 
 
 def _speedup(row: Row, against: Sequence[Row]) -> tuple[float | None, bool]:

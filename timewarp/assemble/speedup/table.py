@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from timewarp.assemble.speedup.methods import MD
+
 Row = Mapping[str, Any]
 HEAD = ("method", "ESS", "ESS/s", "sampling", "set-up s", "accepted", "R-hat", "states s", "published", "speed-up",
         "over paper")  # fmt: skip
@@ -29,8 +31,9 @@ def table(rows: Sequence[Row], failed: Mapping[str, str] | None = None) -> str:
     if rows:
         lines.append(
             "ESS of the slowest observable; ESS/s: everything counted; sampling: set-up not counted; in brackets: a "
-            "gate was failed; >=: MD failed a gate, and the most that it can have reached stands for it; states: until "
-            "all basins of the reference were seen; published: the slowest TICA component of single chains, no gates"
+            "gate was failed; <: MD failed a gate, and this is the most that it can be worth, by the crossings that "
+            "it made (95 %); >=: against such MD; states: until all basins of the reference were seen; published: the "
+            "slowest TICA component of single chains, no gates"
         )
         load = max(row["load"] for row in rows)
         loose = sorted({row["peptide"] for row in rows if row.get("reference_agrees") is False})
@@ -40,6 +43,15 @@ def table(rows: Sequence[Row], failed: Mapping[str, str] | None = None) -> str:
     return "\n".join(lines)
 
 
+def line(row: Row) -> str:
+    """A row in a few words."""
+    if row["ess_per_second"] is None:
+        return f"all states after {cells_of(row)['states s']} s"
+    cells = cells_of(row)
+    said = f"{cells['ESS/s']} ESS/s, speed-up {cells['speed-up']}"
+    return said + (f", failed: {'; '.join(row['gates'])}" if row["gates"] else "")
+
+
 def cells_of(row: Row) -> dict[str, str]:
     """The cells of a row, by `HEAD`."""
     failed = bool(row["gates"])
@@ -47,7 +59,7 @@ def cells_of(row: Row) -> dict[str, str]:
     sound = (
         row["method"],
         number(row["ess"], failed),
-        number(row["ess_per_second"], failed),
+        rate(row),
         number(row.get("ess_per_second_sampling"), failed),
         f"{row['setup_seconds']:.1f}",
         "-" if acceptance is None else f"{acceptance:.1%}",
@@ -58,6 +70,14 @@ def cells_of(row: Row) -> dict[str, str]:
         times(row, "speedup_paper"),
     )
     return dict(zip(HEAD, sound, strict=True))
+
+
+def rate(row: Row) -> str:
+    """ESS a second: `12`; `(12)` where a gate was failed; `< 12` of MD that failed one: the most that it can be."""
+    bound = row.get("ess_bound_per_second")
+    if row["gates"] and row["method"] in MD and bound is not None:
+        return f"< {bound:.3g}"
+    return number(row["ess_per_second"], bool(row["gates"]))
 
 
 def number(value: float | None, bracketed: bool = False) -> str:

@@ -102,6 +102,16 @@ class Target:
         """The slow coordinates of configurations in nm."""
         return np.asarray(self.tica(tica_features(self.topology, positions)), dtype=np.float64)
 
+    def safe_share(self, basin: str) -> float:
+        """The smaller of the population of a basin and of the rest, as small as it may be within two errors."""
+        smaller = min(self.shares[basin], 1 - self.shares[basin])
+        return max(smaller - 2 * self.errors[basin], smaller / 4)
+
     def words(self, positions: Float[np.ndarray, "chains frames atoms 3"]) -> np.ndarray:
         """The basin of each configuration, [chains, frames]."""
         return states(Ensemble.of(self.topology, positions))
+
+
+def crossings(words: np.ndarray, basin: str) -> int:
+    """How often the chains entered or left a basin, all together."""
+    return int((np.diff((words == basin).astype(np.int8), axis=1) != 0).sum())

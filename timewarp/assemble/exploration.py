@@ -1,0 +1,86 @@
+"""What is known of a molecule's states before it is sampled: where quick walks ended, and how many of them.
+
+Chains that start in different states, and a verdict that asks for the states that were found, both stand on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from timewarp.analysis import Ensemble
+from timewarp.analysis.basins import states
+from timewarp.assemble.peptide import Peptide, warm
+from timewarp.state import Positions
+
+if TYPE_CHECKING:
+    from timewarp.md.system import Prepared
+
+WALKERS = 64
+STEPS = 120  # torsion moves, the first half of them from ten times the temperature down to it
+WANTED = 0.05  # share of the walkers from which on a state has to be visited
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """Configurations of a molecule, and the state that each of them is in.
+
+    Attributes:
+        positions: nm.
+        words: a letter a residue, see `analysis.basins`.
+    """
+
+    positions: Positions
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, prepared: Prepared, positions: Positions) -> Exploration:
+        """The exploration that ended at these positions [walkers, atoms, 3]."""
+        return cls(positions, tuple(words_of(prepared, positions)))
+
+    @classmethod
+    def walked(cls, peptide: Peptide, prepared: Prepared, least: int, rng: torch.Generator) -> Exploration:
+        """Where torsion walks from random angles, at `least` so many, end that cool from ten times the temperature."""
+        walk = peptide.walk()
+        state = warm(walk, walk.begin(max(WALKERS, least), rng), STEPS, rng)
+        good = state.log_density.isfinite()
+        return cls.of(prepared, state.positions[good] if good.any() else state.positions)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the walkers in each state, the largest first; a hint, no population."""
+        counts = {word: self.words.count(word) / len(self.words) for word in self.words}
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+    def starts(self, chains: int, rng: torch.Generator) -> Positions:
+        """Positions for so many chains: a walker of each state in turn, so that few chains start alike."""
+        order = torch.randperm(len(self.words), generator=rng).tolist()
+        waiting = {word: [i for i in order if self.words[i] == word] for word in self.shares}
+        picks: list[int] = []
+        while len(picks) < chains:
+            for members in waiting.values():
+                # a state that has no more walkers gives its first again
+                picks.append(members[len(picks) // len(waiting) % len(members)])
+        return self.positions[torch.tensor(picks[:chains])]
+
+
+def words_of(prepared: Prepared, positions: Tensor) -> list[str]:
+    """The states of configurations [..., atoms, 3], in one list."""
+    import mdtraj
+
+    topology = mdtraj.Topology.from_openmm(prepared.topology)
+    frames = positions.detach().reshape(1, -1, *positions.shape[-2:]).cpu().numpy()
+    return [str(word) for word in states(Ensemble.of(topology, frames))[0]]
+
+
+def unvisited(explored: Mapping[str, float], visited: set[str]) -> list[str]:
+    """Sentences on the states that many walks ended in and no chain was in."""
+    lost = {word: share for word, share in explored.items() if word and share >= WANTED and word not in visited}
+    return [
+        f"no chain visited the state {word}, in which {share:.0%} of the exploring walks ended"
+        for word, share in lost.items()
+    ]

@@ -1,0 +1,27 @@
+"""The Markov kernel that a flow's proposals are tested by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timewarp.assemble.peptide import Peptide
+from timewarp.flow.factored import FactoredInternal
+from timewarp.flow.internal import InternalProposal
+from timewarp.kernel import Proposal
+from timewarp.mcmc import Annealed, Independence, Metropolis
+
+
+def flow_kernel(peptide: Peptide, proposal: Proposal, stages: int | None, width: int) -> Any:
+    """The exact kernel for a proposal, one test a step.
+
+    Args:
+        stages: by which a proposal relaxes; None for as many as the peptide needs, 0 for none.
+        width: proposals drawn at once, for each chain.
+    """
+    stages = peptide.stages if stages is None else stages
+    if stages and isinstance(proposal, InternalProposal) and not proposal.channels:
+        return Annealed(peptide.potential, FactoredInternal(proposal), stages, width)
+    if proposal.memoryless:
+        return Independence(peptide.potential, proposal, width)
+    # frames of side-by-side chains share one clock, so that each step has to test one proposal a chain
+    return Metropolis(peptide.potential, proposal, 1)

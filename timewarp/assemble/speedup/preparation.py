@@ -1,0 +1,74 @@
+"""What a peptide needs before methods are compared on it: its file, its reference, and the best platform for MD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from timewarp.assemble.speedup.job import Job
+from timewarp.assemble.speedup.record import Record
+from timewarp.assemble.speedup.target import Target
+from timewarp.assemble.yardsticks import Recipe, Stopped, yardstick
+
+if TYPE_CHECKING:
+    from timewarp.md.system import Prepared
+
+QUICK = Recipe(lag=5.0, starts=64)  # of a reference with few frames
+FEW = 1000
+
+
+@dataclass(frozen=True)
+class Named:
+    """A peptide of a benchmark: its name, its file, and what was read of it."""
+
+    name: str
+    pdb: Path
+    prepared: Prepared
+
+    @classmethod
+    def of(cls, word: str, out: Path) -> Named:
+        """From a file, or a sequence, whose structure is then written into `out`.
+
+        Raises:
+            InputError: if it can be neither read nor built.
+        """
+        from timewarp.md.system import prepare, prepare_sequence, write_pdb
+
+        if Path(word).suffix or Path(word).is_file():
+            return cls(Path(word).stem, Path(word).resolve(), prepare(word))
+        prepared = prepare_sequence(word)
+        pdb = (out / f"{prepared.sequence}.pdb").resolve()
+        if not pdb.exists():
+            write_pdb(prepared.topology, prepared.positions, pdb)
+        return cls(prepared.sequence, pdb, prepare(pdb))
+
+
+def recipe(frames: int, seconds: float) -> Recipe:
+    """How a reference with so many frames a half is made, which takes what it has after so many seconds."""
+    return replace(QUICK if frames <= FEW else Recipe(), frames=frames, seconds=seconds)
+
+
+def refer(job: Job) -> Record:
+    """See that the reference of the job's peptide is in the cache; the record says which platform is fastest here."""
+    from timewarp.md.baseline import fastest_platform
+    from timewarp.md.system import prepare
+
+    prepared = prepare(job.pdb)
+    yardstick(prepared, job.temperature, recipe(job.frames, job.patience), lambda *_: None, job.orphaned)
+    platform = fastest_platform(prepared, job.temperature)
+    return Record.empty(0, len(prepared.positions), job.elapsed(), platform=platform)
+
+
+def target_of(job: Job) -> Target:
+    """What the methods on the peptide of a job are judged against, from the cache, or made now where there is none."""
+    import mdtraj
+
+    from timewarp.md.system import prepare
+
+    prepared, how = prepare(job.pdb), recipe(job.frames, job.patience)
+    reference = yardstick(prepared, job.temperature, how, lambda *_: None, lambda: False)
+    return Target.of(mdtraj.Topology.from_openmm(prepared.topology), reference, how.every)
+
+
+__all__ = ["Named", "Stopped", "recipe", "refer", "target_of"]
