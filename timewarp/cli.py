@@ -89,14 +89,14 @@ def sample(
     adapt: Annotated[
         float | None, typer.Option(metavar="M", help="Minutes of adaptation to the peptide before the first frame.")
     ] = SampleSettings.adapt,
-    temperature: Kelvin = SampleSettings.temperature,
-    seed: Seed = 0,
     warm_up: Annotated[
         int, typer.Option(metavar="N", help="Tests of each chain before its first frame.")
     ] = SampleSettings.warm_up,
     until: Annotated[
         Until | None, typer.Option(help="Stop when the chains have converged; an hour at most where no limit is given.")
     ] = SampleSettings.until,
+    temperature: Kelvin = SampleSettings.temperature,
+    seed: Seed = 0,
     device: On = Device.AUTO,
     resume: Resume = False,
 ) -> None:
@@ -137,6 +137,9 @@ def explore(
     chains: Chains = ExploreSettings.chains,
     checkpoint: Checkpoint = ExploreSettings.checkpoint,
     rise: Annotated[float, typer.Option(help="Most a move may raise the energy, kJ/mol.")] = ExploreSettings.rise,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Then exact chains from the states, as long again, for their populations.")
+    ] = ExploreSettings.upgrade,
     temperature: Kelvin = ExploreSettings.temperature,
     seed: Seed = 0,
     device: On = Device.AUTO,
@@ -145,7 +148,7 @@ def explore(
     """Find the states of a peptide fast; what it writes is not exact, and says so."""
     settings = ExploreSettings(
         pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds), chains=chains, checkpoint=checkpoint,
-        rise=rise, temperature=temperature, seed=seed, device=device, resume=resume,
+        rise=rise, upgrade=upgrade, temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("explore", settings)
 

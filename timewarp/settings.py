@@ -168,6 +168,7 @@ class ExploreSettings(ChainSettings):
     chains: int = 100
     checkpoint: str = "2aa"
     rise: float = 300.0  # kJ/mol, the most by which a move may raise the energy
+    upgrade: bool = False  # exact chains follow, from the states that were found
 
     def __post_init__(self) -> None:
         super().__post_init__()

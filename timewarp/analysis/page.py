@@ -22,6 +22,7 @@ p { margin: .4rem 0; max-width: 75ch } .soft { color: var(--soft) }
 figure, .card, pre { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 8px }
 figure, .card, pre { overflow-x: auto }
 figure img { display: block; width: 100%; height: auto; max-width: 480px; margin: 0 auto }
+figcaption { font-size: .88rem; color: var(--soft); padding: 6px 4px 2px; overflow-wrap: anywhere }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums }
 th { text-align: left; font-weight: 600; hyphens: none } td + td, th + th { text-align: right }
 th, td { padding: 4px 8px; border-bottom: 1px solid var(--line); vertical-align: top }
@@ -60,10 +61,11 @@ def grid(parts: Iterable[str]) -> str:
     return f'<div class="grid">\n{body}\n</div>' if body else ""
 
 
-def figure(svg: str, alt: str) -> str:
+def figure(svg: str, alt: str, caption: str = "") -> str:
     """A figure as an image inside the page; `alt` is read to those who do not see it."""
     data = base64.b64encode(svg.encode()).decode()
-    return f'<figure><img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}"></figure>'
+    words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f'<figure><img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">{words}</figure>'
 
 
 def table(

@@ -23,9 +23,12 @@ SHOWN_STRIPS = 12
 
 
 def states_panels(
-    ensemble: Ensemble, temperature: float, ess: Callable[[np.ndarray], float] | None = None
+    ensemble: Ensemble,
+    temperature: float,
+    ess: Callable[[np.ndarray], float] | None = None,
+    biased: bool = False,
 ) -> list[str]:
-    """Populations of states as bars and as a table, and what the letters mean."""
+    """Populations of states as bars and as a table, and what the letters mean; shares alone where they are biased."""
     words = states(ensemble)
     if not words.size or not words[0, 0]:
         return []
@@ -35,17 +38,22 @@ def states_panels(
         (
             row.name,
             _with_error(100 * row.share, None if row.error is None else 100 * row.error),
-            _with_error(row.free_energy, row.free_energy_error),
+            *(() if biased else (_with_error(row.free_energy, row.free_energy_error),)),
             f"{row.chains} of {ensemble.chains}",
         )
         for row in shown
     ]
-    listing = table(("state", "%", "free energy (kJ/mol)", "chains"), cells)
+    listing = table(("state", "%", *(() if biased else ("free energy (kJ/mol)",)), "chains"), cells)
+    meaning = (
+        "Shares of the frames, which are no populations: this run is biased."
+        if biased
+        else "Errors are one standard error, free energies are against the most populated state."
+    )
     letters = [(k, v) for k, v in REGIONS.items() if any(k in row.name for row in rows)]
     parts = [
         paragraph(
-            "One letter a residue, by its region of the Ramachandran map. Errors are one standard error, free energies "
-            "are against the most populated state, and the last column counts the chains that visited the state."
+            f"One letter a residue, by its region of the Ramachandran map. {meaning} The last column counts the chains "
+            "that visited the state."
         ),
         grid(
             [

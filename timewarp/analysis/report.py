@@ -13,6 +13,7 @@ import numpy as np
 
 from timewarp.analysis.convergence import CHAINS, ESS_PER_CHAIN, RHAT
 from timewarp.analysis.ensemble import Ensemble
+from timewarp.analysis.gallery import pictures_panels, upgraded_panels
 from timewarp.analysis.log import read_log
 from timewarp.analysis.page import code, details, grid, page, paragraph, section, table, verdict_box
 from timewarp.analysis.panels import backbone_panels, energies_panels, slow_panels, states_panels, strips_panels
@@ -69,7 +70,11 @@ def write_report(
             _head(report, temperature),
             _caveats(ensemble, every),
             section("Main figures", grid([_facts(report, ensemble, every), _diagnostics(report)])),
-            section("States", *states_panels(ensemble, temperature, ess)) if some else "",
+            section("States", *states_panels(ensemble, temperature, ess, _biased(report))) if some else "",
+            section("Exact populations", *upgraded_panels(report.get("upgraded"))),
+            section(
+                "What the states look like", *pictures_panels(report.get("states") or [], Path(topology_pdb).parent)
+            ),
             section("Backbone", grid(backbone_panels(ensemble, thermal))) if some else "",
             section("Slow coordinates", *slow_panels(ensemble, thermal)) if some else "",
             section("Energy and acceptance", grid(energies_panels(log))),
@@ -101,6 +106,11 @@ def _head(report, temperature) -> str:
     else:
         note = "The run does not say whether it is exact."
     return verdict_box(kind, headline, [_sentence(r) for r in report.get("reasons") or []], note)
+
+
+def _biased(report) -> bool:
+    """Whether the run is biased by design, which Langevin dynamics with its own statement on exactness is not."""
+    return report.get("exact") is False and not report.get("exactness")
 
 
 def _caveats(ensemble: Ensemble, every: int) -> str:

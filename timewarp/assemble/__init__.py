@@ -7,8 +7,9 @@ from timewarp.assemble.adapt import adapt
 from timewarp.assemble.benchmarks import bench
 from timewarp.assemble.data import data
 from timewarp.assemble.evaluate import evaluate
+from timewarp.assemble.explore import explore
 from timewarp.assemble.md import md
-from timewarp.assemble.sample import explore, sample
+from timewarp.assemble.sample import sample
 from timewarp.assemble.speedup import compare, race
 from timewarp.assemble.train import train
 

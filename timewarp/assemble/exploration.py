@@ -15,7 +15,7 @@ from torch import Tensor
 from timewarp.analysis import Ensemble
 from timewarp.analysis.basins import states
 from timewarp.assemble.peptide import Peptide, warm
-from timewarp.state import Positions
+from timewarp.state import Positions, State
 
 if TYPE_CHECKING:
     from timewarp.md.system import Prepared
@@ -49,6 +49,16 @@ class Exploration:
         state = warm(walk, walk.begin(max(WALKERS, least), rng), STEPS, rng)
         good = state.log_density.isfinite()
         return cls.of(prepared, state.positions[good] if good.any() else state.positions)
+
+    @classmethod
+    def relaxed(cls, peptide: Peptide, prepared: Prepared, found: Positions, rng: torch.Generator) -> Exploration:
+        """Where torsion walks at the temperature of `peptide` end that begin at the configurations `found`, in turn."""
+        walk = peptide.walk()
+        index = torch.arange(max(WALKERS, len(found))) % len(found)
+        state = walk.init(State.at(found[index]))
+        for _ in range(STEPS // 2):
+            state, _ = walk.step(state, rng)
+        return cls.of(prepared, state.positions)
 
     @property
     def shares(self) -> dict[str, float]:

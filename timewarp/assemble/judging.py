@@ -6,6 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float, Shaped
+
 from timewarp.analysis import Ensemble, slowest, verdict
 from timewarp.analysis.basins import states
 from timewarp.assemble.exploration import unvisited
@@ -23,10 +26,16 @@ class Judgement:
     Attributes:
         values: entries of report.json: `ess`, `rhat`, `verdict`, `reasons`, `basins` and `chirality`.
         every: of so many frames one was looked at.
+        words: the state of each frame that was looked at.
+        potential: its energy in kJ/mol.
+        steps: after which it was saved.
     """
 
     values: dict[str, Any]
     every: int
+    words: Shaped[np.ndarray, "chains frames"]
+    potential: Float[np.ndarray, "chains frames"]
+    steps: Float[np.ndarray, " frames"]
 
     @property
     def converged(self) -> bool:
@@ -59,13 +68,14 @@ def judge(
     if (slow := slowest(ensemble)) is not None:
         along = slow(ensemble.features())
         observables |= {f"TIC{k}": along[..., k] for k in range(along.shape[-1])}
-    observables |= ensemble.observables() | {POTENTIAL: log["potential_kj_per_mol"].T.numpy()}
+    potential, words = log["potential_kj_per_mol"].T.numpy(), states(ensemble)
+    observables |= ensemble.observables() | {POTENTIAL: potential}
     rates = log["accepted"].mean(0).tolist() if tested and directory.frames else None
-    found = [str(word) for word in set(states(ensemble).ravel())]
+    found = [str(word) for word in set(words.ravel())]
     also = unvisited(explored or {}, set(found) | set(seen))
     if flipped := ensemble.flipped():
         also.append(f"in {flipped} frames an alpha carbon has another handedness than at the start")
     values = verdict(observables, ess=bulk_ess, rhat=rhat, acceptance=rates, exact=not biased, also=also)
     values["basins"] = {"explored": dict(explored or {}), "visited": sorted(found)}
     values["chirality"] = {"flipped_frames": flipped, "cis": ensemble.cis()}
-    return Judgement(values, every)
+    return Judgement(values, every, words, potential, log["step"][:, 0].numpy())

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from timewarp.analysis import write_report
-from timewarp.assemble.judging import judge
+from timewarp.assemble.judging import MOST, judge
+from timewarp.assemble.listing import list_states
+from timewarp.atomic import write_atomically
 from timewarp.mcmc.ess import bulk_ess
 from timewarp.output import RunDirectory
 from timewarp.settings import ChainSettings
@@ -16,7 +20,7 @@ from timewarp.settings import ChainSettings
 if TYPE_CHECKING:
     from timewarp.md.system import Prepared
 
-LIMITS = ("pdb", "out", "steps", "seconds", "until", "device", "resume")  # what a resumed run may change
+LIMITS = ("pdb", "out", "steps", "seconds", "until", "upgrade", "device", "resume")  # what a resumed run may change
 
 
 @runtime_checkable
@@ -96,6 +100,15 @@ def finish(
         "seconds": tally.seconds,
         "ess_per_second": judged.values["ess"]["min"] / tally.seconds if tally.seconds else None,
         **judged.values,
+        "states": list_states(
+            directory,
+            prepared,
+            judged,
+            settings.temperature,
+            biased=biased,
+            setup=getattr(tally, "setup", 0.0),
+            seconds=tally.seconds,
+        ),
         "frames": directory.frames,
         "notices": list(notices),
         "command": spelled(settings),
@@ -103,11 +116,23 @@ def finish(
         **({"by_kernel": tally.by_kernel} if hasattr(tally, "by_kernel") else {}),
         **more,
     }
-    trajectories = sorted(directory.path.glob("chain-*.dcd"))
-    topology = directory.path / "topology.pdb"
-    page = write_report(values, topology, trajectories, directory.path / "log.csv", bulk_ess, every)
-    directory.report(values, page)
+    directory.report(values, _page(values, directory.path, every))
     return values
+
+
+def amend(path: Path, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Add entries to the report of a finished run, in both its files; what it holds then."""
+    file = path / "report.json"
+    values = json.loads(file.read_text()) | more
+    every = -(-values["frames"] * values["chains"] // MOST) or 1
+    write_atomically(file, json.dumps(values, indent=2).encode() + b"\n")
+    write_atomically(path / "report.html", _page(values, path, every).encode())
+    return values
+
+
+def _page(values: dict[str, Any], path: Path, every: int) -> str:
+    trajectories = sorted(path.glob("chain-*.dcd"))
+    return write_report(values, path / "topology.pdb", trajectories, path / "log.csv", bulk_ess, every)
 
 
 def spelled(settings: ChainSettings) -> str:
@@ -115,8 +140,11 @@ def spelled(settings: ChainSettings) -> str:
     words = ["timewarp", _word(settings), str(settings.pdb)]
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if field.name not in ("pdb", "resume") and value is not None:
-            words += [f"--{field.name.replace('_', '-')}", str(value)]
+        option = f"--{field.name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words += [option] if value and field.name != "resume" else []
+        elif field.name != "pdb" and value is not None:
+            words += [option, str(value)]
     return shlex.join(words)
 
 

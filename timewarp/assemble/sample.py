@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,9 @@ from timewarp.settings import ExploreSettings, Progress, Report, SampleSettings,
 from timewarp.state import State
 from timewarp.training.checkpoint import Checkpoint
 
+if TYPE_CHECKING:
+    from timewarp.md.system import Prepared
+
 SAVE_EVERY = 10.0  # s between snapshots
 FIRST, FURTHER = 100, 1.25  # frames a chain at the first look at convergence; and at each one in units of the last
 SAVE_WORDS = 500  # steps of the warm-up that are kept before their states are read
@@ -46,6 +50,7 @@ class Tally:
     accepted: int = 0
     evaluations: int = 0
     seconds: float = 0.0
+    setup: float = 0.0  # seconds before the first frame
     by_kernel: dict[str, list[int]] = field(default_factory=dict)
     explored: dict[str, float] = field(default_factory=dict)  # states that walks ended in before
     seen: list[str] = field(default_factory=list)  # states of the chains before the first frame
@@ -62,20 +67,26 @@ class Tally:
             self.accepted += accepted
 
 
+Found = Callable[[Peptide, "Prepared", torch.Generator], Exploration]
 FLOW, TORSIONS, LOCAL = "flow", "torsions", "hamiltonian"
 
 
 def sample(settings: SampleSettings, progress: Progress, stop: Stop) -> Report:
     """Exact chains of the Boltzmann distribution of the peptide in `settings.pdb`."""
-    return _chains(settings, progress, stop)
+    return chains_of(settings, progress, stop)
 
 
-def explore(settings: ExploreSettings, progress: Progress, stop: Stop) -> Report:
-    """Chains that accept what does not raise the energy too far: fast, and not exact."""
-    return _chains(settings, progress, stop)
+def chains_of(
+    settings: SampleSettings | ExploreSettings, progress: Progress, stop: Stop, found: Found | None = None
+) -> Report:
+    """One run of chains, from a file to a report.
 
-
-def _chains(settings: SampleSettings | ExploreSettings, progress: Progress, stop: Stop) -> Report:
+    Args:
+        settings: exact chains or explorations.
+        progress: told the share that is done, and a few words.
+        stop: whether to finish the step, save, report and return.
+        found: what is known of the states to start in, in place of a walk that looks for them.
+    """
     from timewarp.md.system import prepare
 
     began = time.monotonic()
@@ -118,8 +129,9 @@ def _chains(settings: SampleSettings | ExploreSettings, progress: Progress, stop
         else:
             tally = Tally()
             progress(0.0, "looking for states to start from")
-            first = _start(settings, peptide, proposal, prepared, rng, tally, starts)
+            first = _start(settings, peptide, proposal, prepared, rng, tally, starts, found)
             state = _warmed(settings, kernel, kernel.init(first), prepared, rng, tally, progress)
+            tally.setup = time.monotonic() - began
         pose = torch.as_tensor(prepared.positions, dtype=torch.float32)
         loop = _Loop(settings, directory, kernel, names, peptide, pose, progress, stop, began, tally.seconds)
         loop.run(state, tally, rng)
@@ -165,7 +177,7 @@ def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Any, tuple[
 
 def _start(
     settings, peptide: Peptide, proposal: Proposal, prepared, rng: torch.Generator, tally: Tally,
-    starts: Tensor | None = None,
+    starts: Tensor | None = None, known: Found | None = None,
 ) -> State:  # fmt: skip
     """Where the chains start: exact chains from different states, explorations from the prepared structure.
 
@@ -175,7 +187,9 @@ def _start(
     structure = torch.as_tensor(prepared.positions, dtype=torch.float32).expand(settings.chains, -1, -1)
     if isinstance(settings, ExploreSettings) or not peptide.chart.torsions:
         return State.at(structure.clone(), proposal.channels, rng)
-    if starts is None:
+    if known is not None:
+        found = known(peptide, prepared, rng)
+    elif starts is None:
         found = Exploration.walked(peptide, prepared, settings.chains, rng)
     else:
         found = Exploration.of(prepared, starts)
