@@ -327,12 +327,18 @@ def bench(
     ] = RaceSettings.dask,
     compare: Annotated[bool, typer.Option("--compare", help="Show several bench.json on one page.")] = False,
     energy: Annotated[bool, typer.Option("--energy", help="The batched energy against OpenMM in a loop.")] = False,
-    batch: Annotated[int, typer.Option(help="Configurations a call of --energy.")] = BenchSettings.batch,
+    md: Annotated[bool, typer.Option("--md", help="Aggregate ns/day of the batched dynamics against OpenMM.")] = False,
+    batch: Annotated[
+        int, typer.Option(help="Configurations a call of --energy; replicas of a process of --md.")
+    ] = BenchSettings.batch,
     threads: Annotated[int | None, typer.Option(help="Cores of each side; all if absent.")] = None,
     rounds: Annotated[int, typer.Option(help="Turns of each side of --energy.")] = BenchSettings.rounds,
     slice: Annotated[float, typer.Option(metavar="S", help="Seconds a turn of --energy.")] = BenchSettings.slice,
     seconds: Annotated[
-        float | None, typer.Option(metavar="S", help="Of sampling, each method, 60 if absent; of all with --energy.")
+        float | None,
+        typer.Option(
+            metavar="S", help="Of sampling, each method, 60 if absent; of each side with --md, of all with --energy."
+        ),
     ] = None,
     seed: Seed = 0,
     device: On = Device.AUTO,
@@ -340,14 +346,14 @@ def bench(
 ) -> None:
     """Measure effective samples a second here: OpenMM MD, tempering and timewarp; or, with --energy, the energy."""
     named = tuple(sequences or ())
-    if energy and compare:
-        raise SettingsError("timewarp bench: expected one of --energy and --compare, got both")
+    if (energy or md) and compare:
+        raise SettingsError("timewarp bench: expected one of --energy, --md and --compare, got both")
     if compare:
         _watch("compare", CompareSettings(out=out, files=tuple(Path(name) for name in named)))
-    elif energy:
+    elif energy or md:
         chosen = {"sequences": named} if named else {}
         settings = BenchSettings(
-            out=out, energy=energy, batch=batch, threads=threads, rounds=rounds, slice=slice, seconds=seconds,
+            out=out, energy=energy, md=md, batch=batch, threads=threads, rounds=rounds, slice=slice, seconds=seconds,
             seed=seed, device=device, resume=resume, **chosen,
         )  # fmt: skip
         _watch("bench", settings)

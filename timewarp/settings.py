@@ -265,18 +265,22 @@ class TrainSettings(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings(RunSettings):
-    """`timewarp bench --energy`: the batched potential against OpenMM, on peptides built from their sequences."""
+    """`timewarp bench --energy` and `--md`: the batched potential, or dynamics on it, against OpenMM.
+
+    Peptides are built from their sequences.
+    """
 
     sequences: tuple[str, ...] = ("AA", "AAAA", "KLLK", "KLLFFAEK")  # 23, 43, 85 and 150 atoms
     energy: bool = False
-    batch: int = 1024  # configurations a call
+    md: bool = False
+    batch: int = 1024  # configurations a call; replicas of a process
     threads: int | None = None  # of both sides; None for all cores
     rounds: int = 5  # turns of each side
     slice: float = 0.3  # s, a turn at least
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.energy, "timewarp bench", "what to measure, --energy", "nothing")
+        _require(self.energy != self.md, "timewarp bench", "one of --energy and --md", "both" if self.md else "neither")
         _require(self.sequences, "SEQUENCE...", "at least one", "none")
         _require(self.batch >= 1, "--batch", "1 or more", self.batch)
         _require(self.threads is None or self.threads >= 1, "--threads", "1 or more", self.threads)

@@ -1,11 +1,17 @@
 """The MD bench measures both, in processes of their own, and says what it measured."""
 
+import json
+from importlib import import_module
+
 import pytest
 import torch
 
 from timewarp.assemble import bench_md
 from timewarp.assemble.bench_md import DAY, md_speed
+from timewarp.cli import execute
 from timewarp.state import State
+
+command = import_module("timewarp.assemble.benchmarks.md")
 
 
 def test_it_measures_both_in_one_run():
@@ -34,5 +40,24 @@ def test_a_rate_counts_the_steps_of_the_time_they_took(monkeypatch):
 
     monkeypatch.setattr(bench_md.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(bench_md, "_ready", type("Ready", (), {"wait": lambda self: None})(), raising=False)
-    assert bench_md._rate(Kernel(), State.at(torch.zeros(1, 1, 3)), 2.0, 0) == pytest.approx(10.0)
+    assert bench_md._rate(Kernel(), State.at(torch.zeros(1, 1, 3)), 2.0, torch.Generator()) == pytest.approx(10.0)
     assert pytest.approx(86.4) == DAY  # ns a day at one ps a second
+
+
+def test_the_command_leaves_a_row_a_peptide_and_measures_none_twice(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def measured(sequence, seconds, device, processes, replicas, told):
+        asked.append((sequence, seconds, device, processes, replicas))
+        return bench_md.MDSpeed(sequence, 17, device, 2, replicas, 0.002, 0.004, 300.0, 10.0)
+
+    monkeypatch.setattr(command, "md_speed", measured)
+    words = ["bench", "--md", "--batch", "64", "--threads", "2", "--device", "cpu", "--out", str(tmp_path)]
+    assert execute([*words, "GG"]) == 0
+    assert execute([*words, "GG", "AA", "--resume", "--seconds", "3"]) == 0
+    assert asked == [("GG", 10.0, "cpu", 2, 64), ("AA", 3.0, "cpu", 2, 64)]
+    rows = json.loads((tmp_path / "md.json").read_text())
+    assert [(row["peptide"], row["ratio"]) for row in rows] == [("GG", 30.0), ("AA", 30.0)]
+    assert "OpenMM ns/day" in capsys.readouterr().out
+    assert execute([*words, "GG", "--energy"]) == 2
+    assert "one of --energy and --md" in capsys.readouterr().err

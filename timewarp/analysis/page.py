@@ -28,7 +28,7 @@ th { text-align: left; font-weight: 600; hyphens: none } td + td, th + th { text
 th, td { padding: 4px 8px; border-bottom: 1px solid var(--line); vertical-align: top }
 td { overflow-wrap: anywhere }
 tr:last-child td { border-bottom: 0 }
-.words td { text-align: left } .numbers td { white-space: nowrap } td.off { color: #b1500d; font-weight: 600 }
+.words :is(th, td) { text-align: left } .numbers td { white-space: nowrap } td.off { color: #b1500d; font-weight: 600 }
 pre { font-size: .85rem; padding: 10px 12px }
 summary { cursor: pointer; font-weight: 600; margin: .6rem 0 }
 @media print { body { background: #fff } figure, .card { break-inside: avoid } }

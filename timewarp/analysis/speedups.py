@@ -70,7 +70,7 @@ def compared(benches: Mapping[str, Rows], method: str) -> str:
         axes.set_xticks(range(len(peptides)), peptides, rotation=90 if len(peptides) > 8 else 0)
         axes.set(title=method, ylabel="speed-up over the fastest MD")
         _logarithmic(axes, list(best.values()))
-        axes.legend()
+        figure.legend(loc="outside lower center", ncols=2)
 
     return _svg(make)
 
@@ -94,7 +94,7 @@ def _speedups(figure, rows, colours):
     axes.set_xticks(range(len(peptides)), peptides, rotation=90 if len(peptides) > 8 else 0)
     axes.set(title="Speed-up over the fastest OpenMM MD (hatched: at least)", ylabel="times")
     _logarithmic(axes, list(best.values()))
-    axes.legend()
+    figure.legend(loc="outside right upper")
 
 
 def _lengths(figure, rows, colours):
@@ -112,7 +112,7 @@ def _lengths(figure, rows, colours):
     rates = [r["ess_per_second"] for r in rows if r["ess_per_second"]]
     _logarithmic(axes, rates)
     if rates:
-        axes.legend()
+        figure.legend(loc="outside right upper")
 
 
 def _correlations(figure, peptides, curves, colours):
@@ -155,7 +155,7 @@ def _states(figure, rows, colours):
         axes.plot([], [], "o", color=colour, label=method)
     axes.set_xticks(range(len(peptides)), peptides, rotation=90 if len(peptides) > 8 else 0)
     axes.set(title="Until all states were seen (triangle: never)", ylabel="wall-clock seconds", yscale="log")
-    axes.legend(ncols=2)
+    figure.legend(loc="outside right upper")
 
 
 def _peptides(rows) -> list[str]:

@@ -21,6 +21,7 @@ from timewarp.state import State
 DAY = 86_400e-3  # ns a day of one ps a second
 STEP = 0.002  # ps, unconstrained
 REPLICAS = 256  # of each process
+INTERVAL = 0.2  # ps between frames of OpenMM
 SETTLED = 0.2  # s, after which a step is timed
 
 
@@ -108,15 +109,13 @@ def _begin(barrier: Barrier) -> None:
 
 
 def _openmm(sequence: str, seconds: float, seed: int) -> tuple[int, float, float]:
-    from timewarp.md.reference import LangevinMD
+    from timewarp.md.baseline import INTEGRATIONS, fastest_platform, frames
     from timewarp.md.system import prepare_sequence
 
     prepared = prepare_sequence(sequence)
-    x = torch.tensor(prepared.positions)[None]
-    kernel = LangevinMD.of(prepared, "tuned", interval=1.0)
-    rate = _rate(kernel, State.at(x, 3, torch.Generator().manual_seed(seed)), seconds, seed)
-    step = kernel.integration.step
-    return x.shape[1], step, rate * kernel.stride * kernel.frames * step * DAY
+    made = frames(prepared, "tuned", fastest_platform(prepared), 310.0, INTERVAL, 1 + seed)
+    rate = _counted(lambda: next(made), seconds)
+    return len(prepared.positions), INTEGRATIONS["tuned"].step, rate * INTERVAL * DAY
 
 
 def _batched(
@@ -129,21 +128,30 @@ def _batched(
     rng = torch.Generator(device).manual_seed(seed)
     x = molecule.reference.float().to(device).repeat(replicas, 1, 1)
     kernel = Langevin.of(molecule, potential, timestep=STEP, steps=20)
-    rate = _rate(kernel, State.at(x, 3, rng), seconds, seed, rng)
+    rate = _rate(kernel, State.at(x, 3, rng), seconds, rng)
     return molecule.atoms, STEP, rate * kernel.steps * replicas * STEP * DAY
 
 
-def _rate(kernel, start: State, seconds: float, seed: int, rng: torch.Generator | None = None) -> float:
+def _rate(kernel, start: State, seconds: float, rng: torch.Generator) -> float:
     """Steps of the kernel a second, once the first ones are over."""
-    rng = rng or torch.Generator().manual_seed(seed)
-    state, began = kernel.init(start), time.perf_counter()
-    while time.perf_counter() - began < SETTLED:
-        *_, (state, _) = run(kernel, state, 2, rng)
-    _ready.wait()
-    began, steps = time.perf_counter(), 0
-    while (spent := time.perf_counter() - began) < seconds or not steps:
-        *_, (state, _) = run(kernel, state, 1, rng)
+    states = run(kernel, kernel.init(start), 2**62, rng)
+
+    def work() -> None:
+        state, _ = next(states)
         if state.positions.is_cuda:
             torch.cuda.synchronize()
-        steps += 1
-    return steps / spent
+
+    return _counted(work, seconds)
+
+
+def _counted(work: Callable[[], object], seconds: float) -> float:
+    """How often a second something is done, once it has been done for a while, in all processes from the same time."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < SETTLED:
+        work()
+    _ready.wait()
+    began, count = time.perf_counter(), 0
+    while (spent := time.perf_counter() - began) < seconds or not count:
+        work()
+        count += 1
+    return count / spent

@@ -8,7 +8,7 @@ import pytest
 from timewarp import assemble
 from timewarp.analysis.speedups import draw
 from timewarp.assemble.speedup.ranking import ranked
-from timewarp.assemble.speedup.table import table, times
+from timewarp.assemble.speedup.table import middle, table, times
 from timewarp.cli import execute
 from timewarp.settings import CompareSettings
 
@@ -146,4 +146,16 @@ def test_figures_are_drawn_of_what_there_is(benches, tmp_path):
     assert {path.name for path in tmp_path.glob("*.png")} == names
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in names)
     assert "never" not in table(rows)
-    assert "median speed-up of sample:2aa: 90x over the fastest MD, 2 peptides" in table(rows)
+    assert "median speed-up of sample:2aa: 90x of 2 over the fastest MD" in table(rows)
+    assert "median speed-up of sample:2aa: 1x of 2 in finding all states, over the fastest MD" in table(rows)
+
+
+def test_a_median_is_from_below_if_what_is_in_its_middle_is():
+    def rows(*found):
+        return [toy.row(str(k), speedup=value, speedup_at_least=bound) for k, (value, bound) in enumerate(found)]
+
+    assert middle(rows((5, False), (7, True), (0, False)), "sample", "speedup") == "5x of 3"
+    assert middle(rows((5, True), (7, False), (0, False)), "sample", "speedup") == ">= 5x of 3"
+    assert middle(rows((5, False), (7, True)), "sample", "speedup") == ">= 6x of 2"
+    assert middle(rows((2, True), (7, False), (9, False)), "sample", "speedup") == ">= 7x of 3"
+    assert middle([toy.row()], "sample", "speedup") is None

@@ -6,12 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from timewarp.analysis.page import details, figure, grid, page, paragraph, section, table
 from timewarp.analysis.speedups import by_length, compared
-from timewarp.assemble.speedup.table import HEAD, cells_of, rate, times
+from timewarp.assemble.speedup.table import HEAD, MEDIANS, cells_of, middle, rate, times
 from timewarp.atomic import write_atomically
 from timewarp.settings import CompareSettings, Progress, Report, SettingsError, Stop
 
@@ -101,12 +100,12 @@ def dashboard(benches: Mapping[str, Rows]) -> str:
 def _medians(benches, methods):
     rows = []
     for method in methods:
-        cells = []
-        for bench in benches.values():
-            mine = [r for r in bench if r["method"] == method and r["speedup"] is not None]
-            bound = ">= " if any(r.get("speedup_at_least") for r in mine) else ""
-            cells.append(f"{bound}{median(r['speedup'] for r in mine):.3g}x of {len(mine)}" if mine else "-")
-        rows.append((method, *cells))
+        if method.startswith("md-"):
+            continue
+        for name, told in MEDIANS.items():
+            found = [middle(bench, method, name) for bench in benches.values()]
+            if any(found):
+                rows.append((f"{method}, {told}", *(text or "-" for text in found)))
     return rows
 
 

@@ -11,6 +11,12 @@ from timewarp.assemble.speedup.methods import MD
 Row = Mapping[str, Any]
 HEAD = ("method", "ESS", "ESS/s", "sampling", "set-up s", "accepted", "R-hat", "states s", "published", "speed-up",
         "over paper")  # fmt: skip
+MEDIANS = {
+    "speedup": "over the fastest MD",
+    "speedup_paper": "over MD as published",
+    "states_speedup": "in finding all states, over the fastest MD",
+    "states_speedup_paper": "in finding all states, over MD as published",
+}
 
 
 def table(rows: Sequence[Row], failed: Mapping[str, str] | None = None) -> str:
@@ -27,7 +33,7 @@ def table(rows: Sequence[Row], failed: Mapping[str, str] | None = None) -> str:
                 for k, (cell, width) in enumerate(zip(line, widths, strict=True))
             )
             lines.append(f"  {text}" + (f"  {'; '.join(row['gates'])}" if row and row["gates"] else ""))
-    lines += [f"median speed-up of {name}: {text}" for name, text in medians(rows).items()]
+    lines += medians(rows)
     if rows:
         lines.append(
             "ESS of the slowest observable; ESS/s: everything counted; sampling: set-up not counted; in brackets: a "
@@ -96,13 +102,27 @@ def times(row: Row, name: str) -> str:
     return f"{'>= ' if row.get(f'{name}_at_least') else ''}{value:.3g}x"
 
 
-def medians(rows: Sequence[Row]) -> dict[str, str]:
-    """The median speed-up of each method over the peptides, those that failed counting as 0; of two or more."""
-    found = {}
-    for method in dict.fromkeys(row["method"] for row in rows):
-        mine = [row for row in rows if row["method"] == method and row.get("speedup") is not None]
-        if len(mine) > 1 and not method.startswith("md-"):
-            middle = median(row["speedup"] for row in mine)
-            bound = ">= " if any(row["speedup_at_least"] for row in mine) else ""
-            found[method] = f"{bound}{middle:.3g}x over the fastest MD, {len(mine)} peptides"
-    return found
+def medians(rows: Sequence[Row]) -> list[str]:
+    """Lines with the median speed-ups of each method over two or more peptides."""
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows if not row["method"].startswith("md-")):
+        for name, told in MEDIANS.items():
+            text = middle(rows, method, name)
+            if text and sum(row["method"] == method for row in rows) > 1:
+                lines.append(f"median speed-up of {method}: {text} {told}")
+    return lines
+
+
+def middle(rows: Sequence[Row], method: str, name: str) -> str | None:
+    """The median of a speed-up over the peptides, a failed one counting as 0: `>= 120x of 8`; None where there is none.
+
+    `>=` if the median is not known but from below: one of the two in the middle, or one below them, is at least that.
+    """
+    mine = [row for row in rows if row["method"] == method and row.get(name) is not None]
+    if not mine:
+        return None
+    value = median(row[name] for row in mine)
+    bound = any(row.get(f"{name}_at_least") and row[name] <= value for row in mine)
+    upper = sorted(mine, key=lambda row: row[name])[len(mine) // 2]
+    bound = bound or bool(upper.get(f"{name}_at_least") and len(mine) % 2 == 0)
+    return f"{'>= ' if bound else ''}{value:.3g}x of {len(mine)}"
