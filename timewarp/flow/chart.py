@@ -27,6 +27,7 @@ from timewarp.flow.torque import below, torques
 from timewarp.flow.tree import Tree, tree
 from timewarp.state import Molecule, Positions
 
+SPACING = 1e-4  # nm and rad, of the differences of gradients
 SOFTEST = 1.0  # floor of the curvature's eigenvalues, 1/rad^2: a coordinate softer than a radian is not stiff
 
 
@@ -35,7 +36,7 @@ class InternalChart:
 
     Args:
         molecule: its graph, and its prepared geometry for signs and cis/trans.
-        bonded: U_bonded/kT of positions, twice differentiable, float64; the chart is whitened with its curvature.
+        bonded: U_bonded/kT of positions, differentiable, float64; the chart is whitened with its curvature.
         whitening: what `arrays` gave earlier, in place of `bonded`.
         dtype: precision of the maps (the whitening is always made in float64).
 
@@ -81,28 +82,38 @@ class InternalChart:
             self._relax(bonded)
 
     def _relax(self, bonded):
-        """Minimise the bonded energy over the stiff coordinates, the torsions held, and whiten there."""
-        start = self.prepared
+        """Minimise the bonded energy over the stiff coordinates, the torsions held, and whiten there.
 
-        spread = torch.eye(self.atoms * 3, dtype=start.dtype)[self.stiff.reshape(-1)]
-        rest = torch.where(self.stiff, torch.zeros_like(start), start)
+        The Hessian is by differences of gradients, all of them in one batch.
+        """
+        start, stiff = self.prepared, self.stiff
+        steps = SPACING * torch.eye(self.stiffs, dtype=start.dtype)
+        offsets = torch.cat([torch.zeros_like(steps[:1]), steps, -steps])
 
-        def energy(stiff):
-            internal = rest + (stiff @ spread).reshape(self.atoms, 3)
-            x = self.cartesian(internal[None])
-            return bonded(x)[0] - self.log_volume(internal[None])[0]
+        def slopes(r):
+            internal = start.expand(len(r), -1, -1).clone()
+            internal[:, stiff] = r
+            x = self.cartesian(internal)
+            with torch.enable_grad():
+                y = x.detach().requires_grad_()
+                (gradient,) = torch.autograd.grad(bonded(y).sum(), y)
+            return self.rates(internal, x, gradient)[:, stiff]
 
-        r = start[self.stiff]
-        hessian = torch.func.hessian(energy)
+        def differences(r):
+            g = slopes(r + offsets)
+            h = (g[1 : self.stiffs + 1] - g[self.stiffs + 1 :]) / (2 * SPACING)
+            return g[0], 0.5 * (h + h.T)
+
+        r = start[stiff]
         for _ in range(30):
-            h, g = hessian(r), torch.func.grad(energy)(r)
+            g, h = differences(r)
             values, vectors = torch.linalg.eigh(h)
             values = values.clamp_min(1.0)
             step = -(vectors @ ((vectors.T @ g) / values))
             r = r + step * (0.2 / step.abs().max().clamp_min(0.2))
             if step.abs().max() < 1e-8:
                 break
-        self.whiten(r, hessian(r))
+        self.whiten(r, differences(r)[1])
 
     def whiten(
         self,
@@ -205,11 +216,21 @@ class InternalChart:
         gradient: Float[Tensor, "*batch atoms 3"],
     ) -> tuple[Float[Tensor, "*batch torsions"], Float[Tensor, "*batch stiffs"]]:
         """d(f + ln |d(tau, z)/dx|)/d(tau, z) at internal coordinates, from their positions and df/dx there."""
+        rate = self.rates(internal, positions, gradient)
+        return rate[..., self.free], rate[..., self.stiff] @ self.inverse_root.to(rate.dtype)
+
+    def rates(
+        self,
+        internal: Float[Tensor, "*batch atoms 3"],
+        positions: Positions,
+        gradient: Float[Tensor, "*batch atoms 3"],
+    ) -> Float[Tensor, "*batch atoms 3"]:
+        """d(f - ln volume)/d(bond, angle, dihedral); without meaning where an atom has no such coordinate."""
         order = self.tree.order
         rate = torques(positions[..., order, :], gradient[..., order, :], self.refs, self.below)
         rate[..., 1:, 0] -= 2 / internal[..., 1:, 0]
         rate[..., 2:, 1] -= 1 / torch.tan(internal[..., 2:, 1])
-        return rate[..., self.free], rate[..., self.stiff] @ self.inverse_root.to(rate.dtype)
+        return rate
 
 
 def _ties(whitening, molecule):
