@@ -9,6 +9,7 @@ lengths, and det Z in the test. That is not built, so a System with constraints 
 **Explicit solvent.** A proposed peptide stands where water stands: its energy is that of a clash, and the probability
 to accept it is zero for all purposes. The exact route is a nonequilibrium switch during which the water responds;
 that is not built either.
+"""
 
 from __future__ import annotations
 
