@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +15,12 @@ from timewarp import units
 from timewarp.assemble import reporting
 from timewarp.assemble.adapt import NAME, adapted_to, chart_of
 from timewarp.assemble.energy import energy_of
-from timewarp.assemble.exploration import Exploration, words_of
+from timewarp.assemble.exploration import Exploration
 from timewarp.assemble.flows import bound, load_flow
 from timewarp.assemble.judging import judge
 from timewarp.assemble.peptide import Peptide
+from timewarp.assemble.tally import FLOW, LOCAL, TORSIONS, Tally
+from timewarp.assemble.warming import Warming, relies_on_local_moves, warm_up_of
 from timewarp.flow.factored import FactoredInternal
 from timewarp.flow.internal import InternalProposal
 from timewarp.flow.pose import posed
@@ -35,40 +37,12 @@ if TYPE_CHECKING:
 
 SAVE_EVERY = 10.0  # s between snapshots
 FIRST, FURTHER = 100, 1.25  # frames a chain at the first look at convergence; and at each one in units of the last
-SAVE_WORDS = 500  # steps of the warm-up that are kept before their states are read
 LOOKS = 2  # at which a run is found to have converged, one after the other, before it ends
 LEAPFROG = 0.0024  # nm sqrt(amu): 1.5 fs at 310 K
 HYDROGEN = 3.0  # amu, of hydrogens in local moves
 
 
-@dataclass
-class Tally:
-    """What a run has done so far; kept in the snapshot."""
-
-    step: int = 0
-    proposed: int = 0
-    accepted: int = 0
-    evaluations: int = 0
-    seconds: float = 0.0
-    setup: float = 0.0  # seconds before the first frame
-    by_kernel: dict[str, list[int]] = field(default_factory=dict)
-    explored: dict[str, float] = field(default_factory=dict)  # states that walks ended in before
-    seen: list[str] = field(default_factory=list)  # states of the chains before the first frame
-    held: int = 0  # looks in a row at which the chains had converged
-
-    def count(self, name: str, info: dict[str, Any]) -> None:
-        tested, accepted = int(info["tested"].sum()), int(info["accepted"].sum())
-        self.evaluations += int(info["evaluations"])
-        tally = self.by_kernel.setdefault(name, [0, 0])
-        tally[0] += tested
-        tally[1] += accepted
-        if name == FLOW:
-            self.proposed += tested
-            self.accepted += accepted
-
-
 Found = Callable[[Peptide, "Prepared", torch.Generator], Exploration]
-FLOW, TORSIONS, LOCAL = "flow", "torsions", "hamiltonian"
 
 
 def sample(settings: SampleSettings, progress: Progress, stop: Stop) -> Report:
@@ -130,8 +104,14 @@ def chains_of(
             tally = Tally()
             progress(0.0, "looking for states to start from")
             first = _start(settings, peptide, proposal, prepared, rng, tally, starts, found)
-            state = _warmed(settings, kernel, kernel.init(first), prepared, rng, tally, progress)
+            state = kernel.init(first)
+            if isinstance(settings, SampleSettings):
+                warming = Warming(kernel, names, peptide, prepared, settings.warm_up, settings.width)
+                state = warming(state, rng, tally, progress)
             tally.setup = time.monotonic() - began
+        if tally.weights:
+            kernel = replace(kernel, weights=tuple(tally.weights))
+            notices = (*notices, *relies_on_local_moves(tally, names))
         pose = torch.as_tensor(prepared.positions, dtype=torch.float32)
         loop = _Loop(settings, directory, kernel, names, peptide, pose, progress, stop, began, tally.seconds)
         loop.run(state, tally, rng)
@@ -145,6 +125,7 @@ def chains_of(
             explored=tally.explored,
             seen=tally.seen,
             notices=[*prepared.notices, *notices],
+            warm_up=warm_up_of(settings, kernel, names, tally),
             **(_adaptation(checkpoint) if minutes else {}),
         )
 
@@ -195,25 +176,6 @@ def _start(
         found = Exploration.of(prepared, starts)
     tally.explored = found.shares
     return State.at(posed(found.starts(settings.chains, rng), structure, peptide.frame), proposal.channels, rng)
-
-
-def _warmed(settings, kernel, state, prepared, rng: torch.Generator, tally: Tally, progress: Progress):
-    """The chains after their warm-up, which leaves no frame and is counted in the evaluations alone."""
-    if isinstance(settings, ExploreSettings):
-        return state
-    kept = [state.state.positions]
-    seen: set[str] = set()
-    for step, (state, info) in enumerate(run(kernel, state, settings.warm_up, rng), 1):  # noqa: B020
-        tally.evaluations += int(info["evaluations"])
-        kept.append(state.state.positions)
-        if len(kept) > SAVE_WORDS:
-            seen |= set(words_of(prepared, torch.stack(kept)))
-            kept.clear()
-        progress(0.0, f"warm-up, {step} of {settings.warm_up}")
-    if kept:
-        seen |= set(words_of(prepared, torch.stack(kept)))
-    tally.seen = sorted(seen)
-    return state
 
 
 @dataclass

@@ -1,4 +1,15 @@
-"""Which systems a flow can move, and what is said of the others: one line, with what to do."""
+"""Which systems a flow can move, and what is said of the others: one line, with what to do.
+
+**Constraints.** Dynamics with rigid bonds sample a density on the surface where the lengths r_c are what they are held
+at: exp(-U/kT) |dx/dR| sqrt(det Z) over the other coordinates, Z_ab = sum_i grad_i r_a . grad_i r_b / m_i (Fixman 1974).
+The flow proposes all coordinates R, those lengths among them, with a density over R; a proposal that was put onto the
+surface afterwards has another one. An exact move needs the flow's Gaussian of the stiff coordinates conditioned on the
+lengths, and det Z in the test. That is not built, so a System with constraints is refused.
+
+**Explicit solvent.** A proposed peptide stands where water stands: its energy is that of a clash, and the probability
+to accept it is zero for all purposes. The exact route is a nonequilibrium switch during which the water responds;
+that is not built either.
+"""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from timewarp.assemble.speedup.bound import most_effective_samples
-from timewarp.assemble.speedup.judge import autocorrelation, judged, published_ess, until_all
+from timewarp.assemble.speedup.judge import at_most, autocorrelation, judged, published_ess, until_all
 from timewarp.assemble.speedup.ranking import ranked
 from timewarp.assemble.speedup.record import Record
 from timewarp.assemble.speedup.table import table
-from timewarp.assemble.speedup.target import Sides
+from timewarp.assemble.speedup.target import Sides, crossings
 
 from . import toy
 
@@ -129,6 +129,18 @@ def test_the_largest_estimate_counts_unless_the_crossings_forbid_it():
     assert most_effective_samples(0, 0.5, estimates=[0.0]) == pytest.approx(6.0, abs=0.01)
     with pytest.raises(ValueError, match="shares within"):
         most_effective_samples(0, 1.0)
+
+
+def test_the_slowest_basin_says_what_chains_are_worth_at_most(target):
+    many, none = dict.fromkeys(target.shares, 10_000), dict.fromkeys(target.shares, 0)
+    assert at_most(target, 10_000, many, [500.0]) == 500
+    # three limits of 95 % together: -ln(0.05 / 3) pairs of crossings, over 2 p (1 - p)
+    unseen = at_most(target, 10_000, many | {min(none): 0}, [500.0])
+    share = target.safe_share(min(none))
+    assert share == pytest.approx(0.5 - 2 * target.errors[min(none)], abs=0.02)
+    assert unseen == pytest.approx(-np.log(0.05 / 3) / (2 * share * (1 - share)), rel=1e-6)
+    words = np.array([["a", "b", "b", "a"], ["b", "b", "b", "c"]])
+    assert [crossings(words, name) for name in "abcd"] == [2, 3, 1, 0]
 
 
 def test_turning_back_halfway_is_no_crossing():

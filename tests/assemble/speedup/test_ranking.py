@@ -120,7 +120,7 @@ def test_what_is_no_benchmark_is_refused(tmp_path, capsys, text):
     [
         ((), "expected peptides, or --energy, or --compare"),
         (("--compare",), "--compare: expected one bench.json or more"),
-        (("AA", "--energy", "--compare"), "expected one of --energy and --compare"),
+        (("AA", "--energy", "--compare"), "expected one of --energy, --md and --compare"),
         (("AA", "--method", "guess"), "--method: expected one of md-paper"),
         (("AA", "--seconds", "0"), "--seconds: expected more than 0"),
         (("AA", "--reference-frames", "5"), "--reference-frames: expected 50 or more"),

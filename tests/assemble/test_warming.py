@@ -1,0 +1,58 @@
+"""The warm-up finds how often each kernel is picked; where the flow is useless the chains rely on local moves."""
+
+import json
+
+import pytest
+import torch
+
+from timewarp import assemble
+from timewarp.assemble import exploration
+from timewarp.assemble import peptide as building
+from timewarp.resources import checkpoint_path, peptide_path
+from timewarp.settings import SampleSettings
+from timewarp.training.checkpoint import Checkpoint
+
+QUICK = {building: {"CONFORMERS": 4, "WALKERS": 16, "WARM_UP": 30}, exploration: {"WALKERS": 8, "STEPS": 20}}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    for module, values in QUICK.items():
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+
+
+def sampled(out, **changes):
+    given = {"pdb": peptide_path("AA"), "out": out, "steps": 30, "chains": 4, "width": 30, "seed": 3, "warm_up": 60}
+    assemble.sample(SampleSettings(**(given | changes)), lambda *_: None, lambda: False)
+    return json.loads((out / "report.json").read_text())
+
+
+def test_a_flow_of_random_weights_leaves_the_work_to_local_moves(tmp_path):
+    shipped = Checkpoint.load(checkpoint_path("2aa").with_suffix(""))
+    rng = torch.Generator().manual_seed(0)
+    noise = {
+        name: torch.randn(values.shape, generator=rng) if values.is_floating_point() else values
+        for name, values in shipped.tensors.items()
+    }
+    Checkpoint(noise, {k: v for k, v in shipped.card.items() if k != "version"}).save(tmp_path / "noise")
+    report = sampled(tmp_path / "AA", checkpoint=str(tmp_path / "noise.json"))
+    assert report["exact"] is True
+    assert report["warm_up"]["weights"]["flow"] < 0.5
+    assert any("the chains rely on local moves" in notice for notice in report["notices"])
+    local = [report["by_kernel"][name] for name in ("torsions", "hamiltonian")]
+    assert sum(accepted for _, accepted in local) > 0
+    assert sum(tested for tested, _ in local) > 2 * report["by_kernel"].get("flow", [0, 0])[0]
+
+
+def test_a_flow_that_is_of_use_is_used(tmp_path):
+    report = sampled(tmp_path / "AA")
+    found = report["warm_up"]
+    assert found["found"]
+    assert found["weights"]["flow"] > 0.5
+    assert sum(found["weights"].values()) == pytest.approx(1)
+    assert found["rates"]["flow"] > 5 * max(found["rates"]["torsions"], found["rates"]["hamiltonian"])
+    assert not any("local moves" in notice for notice in report["notices"])
+    # the warm-up is not among the frames, and what it spent is counted
+    assert sum(tested for tested, _ in report["by_kernel"].values()) == 4 * 30
+    assert sum(tested for tested, _ in found["by_kernel"].values()) == 4 * 60

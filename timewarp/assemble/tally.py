@@ -1,0 +1,37 @@
+"""What a run of chains has done so far; it is kept in the snapshot, so that it goes on where the run does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+FLOW, TORSIONS, LOCAL = "flow", "torsions", "hamiltonian"  # names of kernels
+
+
+@dataclass
+class Tally:
+    """What a run has done so far; kept in the snapshot."""
+
+    step: int = 0
+    proposed: int = 0
+    accepted: int = 0
+    evaluations: int = 0
+    seconds: float = 0.0
+    setup: float = 0.0  # seconds before the first frame
+    by_kernel: dict[str, list[int]] = field(default_factory=dict)
+    explored: dict[str, float] = field(default_factory=dict)  # states that walks ended in before
+    seen: list[str] = field(default_factory=list)  # states of the chains before the first frame
+    weights: list[float] = field(default_factory=list)  # of the mixture, found in the warm-up; none for those of a rule
+    rates: dict[str, float] = field(default_factory=dict)  # what each kernel did there for its cost, see `Pilot`
+    warm_up: dict[str, list[int]] = field(default_factory=dict)  # tested and accepted there, by kernel
+    held: int = 0  # looks in a row at which the chains had converged
+
+    def count(self, name: str, info: dict[str, Any]) -> None:
+        tested, accepted = int(info["tested"].sum()), int(info["accepted"].sum())
+        self.evaluations += int(info["evaluations"])
+        tally = self.by_kernel.setdefault(name, [0, 0])
+        tally[0] += tested
+        tally[1] += accepted
+        if name == FLOW:
+            self.proposed += tested
+            self.accepted += accepted

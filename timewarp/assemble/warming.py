@@ -1,0 +1,115 @@
+"""The warm-up of exact chains: it leaves no frame, and finds how often each kernel is picked from then on.
+
+Steps cost what they take on a CPU, in units of one configuration's energy in a wide batch: evaluations, and for each
+call as much again as `LATENCY` of them, measured on peptides of 23 to 70 atoms. A clock would decide better on another
+machine, and make the run another one each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from timewarp.assemble.exploration import words_of
+from timewarp.assemble.peptide import Peptide
+from timewarp.assemble.tally import FLOW, Tally
+from timewarp.kernel import run
+from timewarp.mcmc import Mixture
+from timewarp.mcmc.pilot import Pilot
+from timewarp.settings import Progress, SampleSettings
+
+if TYPE_CHECKING:
+    from timewarp.md.system import Prepared
+
+LATENCY = 15
+KEPT = 500  # steps that are kept before their states are read
+SHARES = {2: (0.7, 0.3), 3: (0.6, 0.25, 0.15)}  # of the kernels in the warm-up, so that each is seen
+LOCAL_FROM = 0.5  # share of the flow's steps below which the chains rely on local moves
+FEW = 0.01  # acceptance of the flow below which they do, whatever its steps are worth
+
+
+@dataclass(frozen=True)
+class Warming:
+    """A warm-up; calling it warms.
+
+    Attributes:
+        kernel: the mixture of the run.
+        names: of its kernels.
+        peptide: whose free torsions and energy are what is to move.
+        prepared: the same from its file.
+        steps: tests of each chain.
+        width: proposals of the flow at once, for a chain.
+    """
+
+    kernel: Mixture
+    names: Sequence[str]
+    peptide: Peptide
+    prepared: Prepared
+    steps: int
+    width: int
+
+    def __call__(self, state: Any, rng: torch.Generator, tally: Tally, progress: Progress) -> Any:
+        """The chains after it; their states, evaluations and the weights that were found are noted in `tally`."""
+        kernel = replace(self.kernel, weights=SHARES[len(self.names)])
+        pilot, kept, seen = Pilot(len(self.names)), [state.state.positions], set[str]()
+        before = self._observed(state)
+        for step, (state, info) in enumerate(run(kernel, state, self.steps, rng), 1):  # noqa: B020
+            tally.evaluations += int(info["evaluations"])
+            after = self._observed(state)
+            pilot.add(info["kernel"], before, after, self._cost(info))
+            before = after
+            kept.append(state.state.positions)
+            if len(kept) > KEPT:
+                seen |= set(words_of(self.prepared, torch.stack(kept)))
+                kept.clear()
+            progress(0.0, f"warm-up, {step} of {self.steps}")
+        if kept:
+            seen |= set(words_of(self.prepared, torch.stack(kept)))
+        tally.seen = sorted(seen)
+        weights = pilot.weights() if self.steps else None
+        if weights:
+            tally.weights, tally.rates = list(weights), dict(zip(self.names, pilot.rates, strict=True))
+        tally.warm_up = {
+            name: [int(tested), int(accepted)]
+            for name, tested, accepted in zip(self.names, state.tested, state.accepted, strict=True)
+        }
+        return state
+
+    def _observed(self, state: Any) -> torch.Tensor:
+        torsions = self.peptide.chart.forward(state.state.positions)[0]
+        return torch.cat([torsions.sin(), torsions.cos(), state.energy[:, None].to(torsions)], 1)
+
+    def _cost(self, info: dict[str, Any]) -> float:
+        chains = len(info["accepted"])
+        if self.names[info["kernel"]] == FLOW:
+            return info["evaluations"]  # in batches that hide the latency
+        return info["evaluations"] * (1 + LATENCY / chains)
+
+
+def relies_on_local_moves(tally: Tally, names: Sequence[str]) -> list[str]:
+    """A notice where the flow does so little that local moves do the work."""
+    if FLOW not in names or not tally.weights:
+        return []
+    tested, accepted = tally.warm_up.get(FLOW, (0, 0))
+    if tally.weights[list(names).index(FLOW)] >= LOCAL_FROM and accepted > FEW * tested:
+        return []
+    return [
+        f"the flow is of little use for this peptide: {accepted} of its {tested} proposals were accepted in the "
+        "warm-up, so the chains rely on local moves; --adapt 5 lets it learn the peptide first"
+    ]
+
+
+def warm_up_of(settings: Any, kernel: Any, names: Sequence[str], tally: Tally) -> dict[str, Any] | None:
+    """What the report says of the warm-up and of the weights that it froze."""
+    if not isinstance(settings, SampleSettings):
+        return None
+    return {
+        "steps": settings.warm_up,
+        "by_kernel": tally.warm_up,
+        "weights": dict(zip(names, kernel.weights, strict=True)),
+        "found": bool(tally.weights),
+        "rates": tally.rates,
+    }
