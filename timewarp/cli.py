@@ -83,8 +83,7 @@ def sample(
     checkpoint: Checkpoint = SampleSettings.checkpoint,
     width: Annotated[int, typer.Option(metavar="B", help="Proposals made at once for a chain.")] = SampleSettings.width,
     anneal: Annotated[
-        int | None,
-        typer.Option(metavar="K", help="Steps by which a proposal relaxes before it is tested, 0 for none; as fits."),
+        int, typer.Option(metavar="K", help="Steps by which a proposal relaxes before it is tested.")
     ] = SampleSettings.anneal,
     adapt: Annotated[
         float | None, typer.Option(metavar="M", help="Minutes of adaptation to the peptide before the first frame.")

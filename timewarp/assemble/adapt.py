@@ -73,7 +73,7 @@ def adapt(settings: AdaptSettings, progress: Progress, stop: Stop) -> Report:
 
 def adapted_to(
     peptide: Peptide, prepared: Prepared, parent: Checkpoint, name: str, minutes: float, seed: int,
-    progress: Progress, stop: Stop, stages: int | None = None,
+    progress: Progress, stop: Stop, stages: int = 0,
 ) -> tuple[Adapted, Checkpoint]:  # fmt: skip
     """Adapt for so many minutes; what was learned, and the checkpoint of it.
 
@@ -86,7 +86,7 @@ def adapted_to(
         seed: of everything random.
         progress: told the share that is done, and a few words.
         stop: whether to stop early with what was learned.
-        stages: by which proposals are to relax in sampling; None for what `sample` takes.
+        stages: by which proposals are to relax in sampling.
 
     Raises:
         SettingsError: if the parent is not an internal flow without velocities.
@@ -96,7 +96,7 @@ def adapted_to(
         raise SettingsError(
             f"--checkpoint: expected an internal flow without velocities to adapt, got {name}, which is another kind"
         )
-    config = replace(CONFIG, stages=peptide.stages if stages is None else stages)
+    config = replace(CONFIG, stages=stages)
     adapted = Adaptation(peptide, flow, 60 * minutes, config, seed, progress, stop)()
     before = parent.card.get("adaptation", {})
     facts = {

@@ -72,7 +72,7 @@ class AdaptationConfig:
     spread: float = 1.0
     bound: float = 3.0
     measures: int = 6
-    stages: int = 4
+    stages: int = 0
     fit: FitConfig = field(default_factory=lambda: FitConfig(learning_rate=1e-4, warm_up=20, ema=100, weight_decay=0.0))
 
 

@@ -11,14 +11,13 @@ from timewarp.kernel import Proposal
 from timewarp.mcmc import Annealed, Independence, Metropolis
 
 
-def flow_kernel(peptide: Peptide, proposal: Proposal, stages: int | None, width: int) -> Any:
+def flow_kernel(peptide: Peptide, proposal: Proposal, stages: int, width: int) -> Any:
     """The exact kernel for a proposal, one test a step.
 
     Args:
-        stages: by which a proposal relaxes; None for as many as the peptide needs, 0 for none.
+        stages: by which a proposal relaxes; with the law of the stiff coordinates they seldom pay.
         width: proposals drawn at once, for each chain.
     """
-    stages = peptide.stages if stages is None else stages
     if stages and isinstance(proposal, InternalProposal) and not proposal.channels:
         return Annealed(peptide.potential, FactoredInternal(proposal), stages, width)
     if proposal.memoryless:

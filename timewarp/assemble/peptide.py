@@ -91,15 +91,6 @@ class Peptide:
         away = torch.cos(turns - self.chart.prepared[:, 2].to(turns.dtype))
         return ((away > 0) | ~self.chart.stiff[:, 2]).all(-1)
 
-    @property
-    def stages(self) -> int:
-        """Steps by which a proposal relaxes: none, since those cost more than the acceptance that they add is worth.
-
-        With the law of the stiff coordinates, four steps take the acceptance of a dipeptide from 40 to 44 %, for
-        half again the time of a proposal.
-        """
-        return 0
-
     def walk(self, steps: int = 1) -> Torsions:
         """Torsion moves of this peptide, exact at its temperature.
 

@@ -17,15 +17,15 @@ from timewarp.assemble.adapt import NAME, adapted_to, chart_of
 from timewarp.assemble.energy import energy_of
 from timewarp.assemble.exploration import Exploration
 from timewarp.assemble.flows import bound, load_flow
+from timewarp.assemble.fusing import AFTER, fuse, worth_fusing
 from timewarp.assemble.judging import judge
+from timewarp.assemble.kernels import flow_kernel
 from timewarp.assemble.peptide import Peptide
 from timewarp.assemble.tally import FLOW, LOCAL, TORSIONS, Tally
 from timewarp.assemble.warming import Warming, relies_on_local_moves, warm_up_of
-from timewarp.flow.factored import FactoredInternal
-from timewarp.flow.internal import InternalProposal
 from timewarp.flow.pose import posed
 from timewarp.kernel import Kernel, Proposal, run
-from timewarp.mcmc import Annealed, Explore, Hamiltonian, Independence, Metropolis, Mixture
+from timewarp.mcmc import Explore, Hamiltonian, Mixture
 from timewarp.output import RunDirectory
 from timewarp.resources import checkpoint_path
 from timewarp.settings import ExploreSettings, Progress, Report, SampleSettings, Stop
@@ -113,7 +113,7 @@ def chains_of(
             kernel = replace(kernel, weights=tuple(tally.weights))
             notices = (*notices, *relies_on_local_moves(tally, names))
         pose = torch.as_tensor(prepared.positions, dtype=torch.float32)
-        loop = _Loop(settings, directory, kernel, names, peptide, pose, progress, stop, began, tally.seconds)
+        loop = _Loop(settings, directory, kernel, names, peptide, proposal, pose, progress, stop, began, tally.seconds)
         loop.run(state, tally, rng)
         return reporting.finish(
             settings,
@@ -141,14 +141,7 @@ def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Any, tuple[
     if isinstance(settings, ExploreSettings):
         rise = settings.rise / units.kT(settings.temperature)
         return Explore(energy, proposal, rise, peptide.same_hand), (FLOW,)
-    stages = peptide.stages if settings.anneal is None else settings.anneal
-    if stages and isinstance(proposal, InternalProposal) and not proposal.channels:
-        flow: Kernel = Annealed(energy, FactoredInternal(proposal), stages, settings.width)
-    elif proposal.memoryless:
-        flow = Independence(energy, proposal, settings.width)
-    else:
-        # frames of side-by-side chains share one clock, so that each step has to test one proposal a chain
-        flow = Metropolis(energy, proposal, 1)
+    flow = flow_kernel(peptide, proposal, settings.anneal, settings.width)
     heavy = peptide.molecule.masses.float().clamp_min(HYDROGEN)
     local = Hamiltonian(energy, heavy, LEAPFROG, steps=10)
     if not peptide.chart.torsions:
@@ -185,6 +178,7 @@ class _Loop:
     kernel: Kernel
     names: tuple[str, ...]
     peptide: Peptide
+    proposal: Proposal
     pose: Tensor
     progress: Progress
     stop: Stop
@@ -198,7 +192,10 @@ class _Loop:
         steps = self.settings.steps
         left = steps - tally.step if steps else 2**62
         self._save(state, tally, rng)
+        fused = worth_fusing(steps, self.settings.seconds)
         if left > 0 and not self._over():
+            if fused and tally.step >= AFTER:
+                fuse(self.peptide, self.proposal)
             for state, info in run(self.kernel, state, left, rng):  # noqa: B020
                 tally.step += 1
                 tally.count(self.names[info.get("kernel", 0)], info)
@@ -212,6 +209,8 @@ class _Loop:
                     self._tell(tally)
                 if self._converged(tally) or self._over():
                     break
+                if fused and tally.step == AFTER:
+                    fuse(self.peptide, self.proposal)
         self._save(state, tally, rng)
 
     def _converged(self, tally: Tally) -> bool:

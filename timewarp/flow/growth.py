@@ -88,6 +88,10 @@ class Growth:
             setattr(new, name, getattr(self, name).to(device))
         return new
 
+    def fuse(self) -> None:
+        """Compile the loops from here on."""
+        self.energies = _compiled()
+
     def begin(self, batch: int) -> Float[Tensor, "batch atoms 3"]:
         """Positions in placement order, of which those that no torsion moves are right."""
         return self.start.expand(batch, -1, -1).clone()
