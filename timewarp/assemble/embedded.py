@@ -73,7 +73,7 @@ def embed(target: Target, checkpoint: str | Path | None = None, arrays: Mapping[
         return turned + ((present - turned) * masses).sum(-2, keepdim=True)
 
     same = dict(peptide.chart.arrays()) | {REFERENCE: torch.as_tensor(reference)}
-    return Bound(flow_kernel(peptide, proposal, None, WIDTH), place, same, notices)
+    return Bound(flow_kernel(peptide, proposal, 0, WIDTH), place, same, notices)
 
 
 def _geometry(target: Target) -> np.ndarray:
