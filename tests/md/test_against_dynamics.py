@@ -143,7 +143,9 @@ def test_the_same_distribution_and_more_transitions_of_phi(capsys):
     rate = {kind: transitions(angles[kind]["phi"]) / spent[kind] for kind in kinds}
     smallest = 1.0
     with capsys.disabled():
-        print(f"\n{SECONDS:.0f} s each: frames of 0.2 ps, acceptance, transitions of phi, K-S p of phi and psi, overlap")
+        print(
+            f"\n{SECONDS:.0f} s each: frames of 0.2 ps, acceptance, transitions of phi, K-S p of phi and psi, overlap"
+        )
         for kind in kinds:
             told = []
             for name in ("phi", "psi"):
