@@ -2,7 +2,7 @@
 
 AA in implicit solvent, 310 K, hydrogens of 3 amu and steps of 2 fs for all. They take turns of some seconds in one
 process, TIMEWARP_SECONDS (300 if unset) for each, set-up not counted. A transition of phi is one between its two
-basins, left and right of 0, as of frames 1 ps apart.
+basins, left and right of 0, as of frames 0.2 ps apart.
 """
 
 import os
@@ -25,7 +25,7 @@ from timewarp.md import TimewarpMove, TimewarpReplicaExchangeSampler, TimewarpSa
 
 SECONDS = float(os.environ.get("TIMEWARP_SECONDS", "300"))
 SLICE = 10.0  # s, of a turn
-EVERY = 500  # steps: 1 ps
+EVERY = 100  # steps: 0.2 ps
 LEFT, RIGHT = (-150, -40), (30, 90)  # degrees
 KELVIN = 310 * unit.kelvin
 
@@ -143,7 +143,9 @@ def test_the_same_distribution_and_more_transitions_of_phi(capsys):
     rate = {kind: transitions(angles[kind]["phi"]) / spent[kind] for kind in kinds}
     smallest = 1.0
     with capsys.disabled():
-        print(f"\n{SECONDS:.0f} s each: frames of 1 ps, acceptance, transitions of phi, K-S p of phi and psi, overlap")
+        print(
+            f"\n{SECONDS:.0f} s each: frames of 0.2 ps, acceptance, transitions of phi, K-S p of phi and psi, overlap"
+        )
         for kind in kinds:
             told = []
             for name in ("phi", "psi"):

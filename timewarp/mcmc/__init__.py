@@ -20,6 +20,7 @@ from timewarp.mcmc.independence import Independence
 from timewarp.mcmc.local import Hamiltonian, langevin
 from timewarp.mcmc.metropolis import Metropolis
 from timewarp.mcmc.mixture import Mixture
+from timewarp.mcmc.multiple import MultipleTry
 from timewarp.mcmc.propose import Propose
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Independence",
     "Metropolis",
     "Mixture",
+    "MultipleTry",
     "Propose",
     "autocorrelation_time",
     "bulk_ess",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import openmm
@@ -70,9 +71,8 @@ def temperature_of(context: openmm.Context) -> float:
 
 def kelvin(temperature: float | unit.Quantity) -> float:
     """A temperature in K; a bare number is in K."""
-    if unit.is_quantity(temperature):
-        temperature = temperature.value_in_unit(unit.kelvin)
-    return float(temperature)
+    bare: Any = temperature.value_in_unit(unit.kelvin) if isinstance(temperature, unit.Quantity) else temperature
+    return float(bare)
 
 
 def frozen(system: openmm.System, condition: Condition, groups: int = -1) -> openmm.System:

@@ -29,13 +29,17 @@ def bench_md(settings: BenchSettings, progress: Progress, stop: Stop) -> Report:
         for number, name in enumerate(left):
             if stop():
                 break
+
+            def told(line: str, share: float = number / len(left)) -> None:
+                progress(share, line)
+
             speed = md_speed(
                 name,
                 settings.seconds or SECONDS,
                 settings.device.resolve(),
                 settings.threads,
                 settings.batch,
-                told=lambda line, number=number: progress(number / len(left), line),
+                told=told,
             )
             rows.append(speed.row())
             write_atomically(path, (json.dumps(rows, indent=1) + "\n").encode())

@@ -64,7 +64,7 @@ def row_of(
     machines = sorted({record.facts.get("machine", "?") for record in records})
     head = {"peptide": name, "atoms": target.topology.n_atoms, "method": one.method}
     head |= {"residues": target.topology.n_residues, "seed": one.seed // 1000}
-    tail = {"machine": f"{' and '.join(machines)}, {len(jobs)} cores, {one.device}"}
+    tail: dict[str, Any] = {"machine": f"{' and '.join(machines)}, {len(jobs)} cores, {one.device}"}
     tail |= {"load": max(record.facts.get("load", 0.0) for record in records), "budget": one.seconds}
     tail |= {"reference_agrees": target.facts.get("agree"), "timescale_ps": target.timescale}
     return head | row | tail, curves
