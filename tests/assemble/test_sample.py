@@ -77,12 +77,13 @@ def test_a_resumed_run_equals_one_left_alone(run, tmp_path):
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
 
 
-def test_annealing_can_be_left_out(run, tmp_path):
-    _, report = run
-    plain = assemble.sample(settings(tmp_path / "AA", 40, anneal=0), silent, never)
-    assert plain["exact"]
-    # every gradient of a path counts
-    assert report["energy_evaluations"] > 2 * plain["energy_evaluations"]
+def test_annealing_can_be_asked_for(run, tmp_path):
+    _, plain = run
+    report = assemble.sample(settings(tmp_path / "AA", 40, anneal=4), silent, never)
+    assert report["exact"]
+    # every gradient of a path counts, and those of a draw
+    assert report["energy_evaluations"] > 1.5 * plain["energy_evaluations"]
+    assert plain["energy_evaluations"] > 4 * plain["moves_proposed"]
 
 
 def test_acceptance_of_the_shipped_checkpoint_is_not_an_accident(run):

@@ -162,6 +162,11 @@ class InternalProposal:
         """Channels of the auxiliary velocities."""
         return self.flow.config.velocities
 
+    @property
+    def cost(self) -> int:
+        """Energy evaluations, with gradient, of a draw or a density of one configuration."""
+        return sum(self.stiff.cost)
+
     def __call__(self, positions: Positions) -> InternalTransition:
         return InternalTransition(self, positions.reshape(-1, *positions.shape[-2:]))
 

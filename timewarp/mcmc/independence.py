@@ -79,7 +79,8 @@ class Independence:
 
     Attributes:
         energy: U/kT of a batch.
-        proposal: p(x', v'), the same from everywhere.
+        proposal: p(x', v'), the same from everywhere; its `cost`, if it has one, are the energy evaluations that a
+            draw or a density takes.
         width: proposals drawn at once, for each chain.
     """
 
@@ -118,7 +119,11 @@ class Independence:
     def moved(self, queue: Queue, positions: Positions, energy: Float[Tensor, " chains"]) -> tuple[Queue, int]:
         """The chains at positions that another kernel led to, and the energy evaluations that this took."""
         present = queue.present.moved(positions, energy)
-        return replace(queue, present=present, log_net=self._log_net(present.state)), 0
+        return replace(queue, present=present, log_net=self._log_net(present.state)), self._cost * len(energy)
+
+    @property
+    def _cost(self) -> int:
+        return getattr(self.proposal, "cost", 0)
 
     @torch.no_grad()
     def step(self, queue: Queue, rng: torch.Generator) -> tuple[Queue, dict[str, Any]]:
@@ -135,14 +140,15 @@ class Independence:
         return queue, single_test(accepted, present.energy, evaluations)
 
     def _filled(self, queue: Queue, rng: torch.Generator) -> tuple[Queue, int]:
-        present, log_net = queue.present, queue.log_net
+        present, log_net, evaluations = queue.present, queue.log_net, 0
         if self.proposal.channels:
             present = replace(present, state=present.state.refreshed(rng))
-            log_net = self._log_net(present.state)
+            log_net, evaluations = self._log_net(present.state), self._cost * len(log_net)
         waiting, log_prob = self.proposal(present.state.positions).sample(self.width, rng)
         energy = self.energy(waiting.positions.flatten(0, 1)).double().view(log_prob.shape)
         log_net_waiting = log_prob.double() - accept.velocity_log_prob(waiting.velocities)
-        return Queue(present, log_net, waiting, energy, log_net_waiting, 0), energy.numel()
+        evaluations += (1 + self._cost) * energy.numel()
+        return Queue(present, log_net, waiting, energy, log_net_waiting, 0), evaluations
 
     @torch.no_grad()
     def _log_net(self, state: State) -> Float[Tensor, " chains"]:
