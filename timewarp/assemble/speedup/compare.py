@@ -80,7 +80,7 @@ def dashboard(benches: Mapping[str, Rows]) -> str:
         f"<h1>{escape('Effective samples a second, ' + ' and '.join(benches))}</h1>",
         paragraph(
             "A speed-up is against the fastest OpenMM MD on the same machine. >=: that MD failed a gate (R-hat, "
-            "basins, populations), and the most that it can have reached stands for it. In brackets: the method "
+            "basins, populations), and the most that it can have reached (<) stands for it. In brackets: the method "
             "itself failed a gate; its speed-up is 0."
         ),
         section(
