@@ -172,3 +172,10 @@ def test_importing_the_analysis_loads_nothing_heavy():
     command = f"import sys, json, timewarp.analysis; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_notices_are_shown(tmp_path, peptide, rng):
+    text = " ".join(
+        Document(written(tmp_path, peptide, "AA", 1, 2, rng, {"notices": ["the flow is of <b>little use"]})).words
+    )
+    assert "The flow is of <b>little use." in text

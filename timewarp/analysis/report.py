@@ -68,7 +68,7 @@ def write_report(
         [
             f"<h1>{escape(name)}</h1>",
             _head(report, temperature),
-            _caveats(ensemble, every),
+            _caveats(report, ensemble, every),
             section("Main figures", grid([_facts(report, ensemble, every), _diagnostics(report)])),
             section("States", *states_panels(ensemble, temperature, ess, _biased(report))) if some else "",
             section("Exact populations", *upgraded_panels(report.get("upgraded"))),
@@ -113,8 +113,8 @@ def _biased(report) -> bool:
     return report.get("exact") is False and not report.get("exactness")
 
 
-def _caveats(ensemble: Ensemble, every: int) -> str:
-    lines = []
+def _caveats(report, ensemble: Ensemble, every: int) -> str:
+    lines = [_sentence(notice) for notice in report.get("notices") or []]
     if every > 1:
         lines.append(f"Of every {every} saved frames this page shows one.")
     if not ensemble.frames:
