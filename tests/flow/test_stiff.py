@@ -120,6 +120,21 @@ def test_a_curvature_without_a_root_gives_way_to_the_mean_one(monkeypatch):
     assert (back - e).abs().max() < 1e-8
 
 
+def test_what_is_far_from_relaxed_goes_on_and_ends_lower(monkeypatch):
+    made, chart = law(), chart_of(SEQUENCE)
+    tau = 6 * torch.rand(200, chart.torsions, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 3
+    mean, steep = made.response.walked(tau)
+    far = steep > stiff.STEEP
+    assert 5 < far.sum() < 195
+    after = made.at(tau).mean
+    assert torch.equal(after[~far], mean[~far])
+    before, now = (made.response.slope(tau[far], z[far])[0] for z in (mean, after))
+    assert (now <= before).all()
+    assert (before - now).median() > 1.0
+    alone = made.at(tau[far][:1]).mean[0]
+    assert (alone - after[far][0]).abs().max() < 1e-6  # of each by itself
+
+
 def test_in_single_precision_it_is_the_same():
     made, rough = law(), law(dtype=torch.float32)
     tau, e = conformers(10), noise(law(), 10)

@@ -28,8 +28,11 @@ from torch import Tensor
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.curvature import Curvature
 from timewarp.flow.response import Evaluated, Response
+from timewarp.state import Positions
 
 CAP = 3.0  # of the second Newton step, in standard deviations of one coordinate
+STEEP = 5.0  # slope before the last Newton step of the response from which it goes on; one in twenty or fewer
+SETTLING = 8  # further steps
 FLOOR = 0.1  # of the eigenvalues of what stands in for a curvature that has no root, relative to its diagonal
 
 
@@ -81,17 +84,43 @@ class Stiff:
 
     @property
     def cost(self) -> tuple[int, int]:
-        """Evaluations of the energy: of `at`, and of `push` or `pull`."""
+        """Evaluations of the energy: of `at` (and those of the few that go on), and of `push` or `pull`."""
         return self.response.steps, 1
 
     @torch.no_grad()
     def at(self, torsions: Float[Tensor, "count torsions"]) -> Basin:
-        """The basin of each of these torsions; where P has no root, the chart's mean curvature stands in."""
-        mean = self.response(torsions)
-        pairs = self.curvature(self.chart.inverse(torsions, mean)[0])
-        lower, failed = torch.linalg.cholesky_ex(pairs.add_(self.alone))
+        """The basin of each of these torsions; where P has no root, the chart's mean curvature stands in.
+
+        The few whose geometry is far from relaxed go on, by Newton steps with the curvature there.
+        """
+        mean, steep = self.response.walked(torsions)
+        far = (~(steep < STEEP)).nonzero()[:, 0]
+        if len(far) and self.response.steps:
+            mean[far] = self._settled(torsions[far], mean[far])
+        return Basin(torsions, mean, self._lower(self.chart.inverse(torsions, mean)[0]))
+
+    def _lower(self, positions: Positions) -> Float[Tensor, "count soft soft"]:
+        lower, failed = torch.linalg.cholesky_ex(self.curvature(positions).add_(self.alone))
         lower[(failed != 0) | ~lower.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)] = self.likely
-        return Basin(torsions, mean, lower)
+        return lower
+
+    def _settled(self, torsions: Tensor, mean: Tensor) -> Tensor:
+        """Newton steps no longer than a radius that grows with each that lowers S, and shrinks with each that does not."""
+        at = self.response.evaluate(torsions, mean)
+        value, radius = at.energy + at.log_det, mean.new_full((len(mean), 1), CAP)
+        positions, slope = at.positions, at.gradient
+        for _ in range(SETTLING):
+            basin = Basin(torsions, mean, self._lower(positions))
+            bonds, soft = self._whitened(basin, slope.nan_to_num(0.0, 0.0, 0.0), len(self.soft))
+            short = (radius / torch.cat([bonds, soft], 1).norm(dim=1, keepdim=True)).clamp_max(1.0).nan_to_num(0.0)
+            trial = self._placed(basin, -short * bonds, -short * soft)
+            at = self.response.evaluate(torsions, trial)
+            lower = at.energy + at.log_det < value
+            value = torch.where(lower, at.energy + at.log_det, value)
+            positions = torch.where(lower[:, None, None], at.positions, positions)
+            mean, slope = torch.where(lower[:, None], trial, mean), torch.where(lower[:, None], at.gradient, slope)
+            radius = torch.where(lower[:, None], 1.5 * radius, 0.3 * radius)
+        return mean
 
     @torch.no_grad()
     def push(self, basin: Basin, noise: Float[Tensor, "count stiffs"]) -> tuple[Tensor, Float[Tensor, " count"]]:
