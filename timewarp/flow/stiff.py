@@ -3,14 +3,15 @@
 About the relaxed geometry mu(tau) the energy is nearly a quadratic form P(tau): a constant part, and the curvature of
 the pairs there. Not quite: stiff dihedrals have room to bend what hangs on them (a ring out of its plane shortens a
 bond across it, to second order), so that they are drawn first, and the bonds and bends relax about them by one more
-Newton step before their own noise is added.
+Newton step before their own noise is added; then the bonds once more about the bends.
 
 | symbol | variable |
 |---|---|
 | delta = R - R(mu(tau)) in the order bonds, bends, dihedrals; stiff internal coordinates, nm and rad | |
 | P = L L^T, with L of the bonds constant | lower |
 | e ~ N(0, I), in the order of delta | noise, in the chart's order |
-| s, the Newton step -L_rr^-1 dS/dR of bonds and bends at e = (0, e_dihedrals); 0 for dihedrals | relaxed |
+| s, the Newton step -L_rr^-1 dS/dR of bonds and bends at e = (0, 0, e_dihedrals); 0 for dihedrals | relaxed |
+| s of bonds, and their step -L_bb^-1 dS/dR at e = (0, e_bends, e_dihedrals) | stretched |
 | delta = L^-T (e + s) | push |
 | ln |dz/de| = ln |dz/dR| - ln det L | log_det |
 """
@@ -85,7 +86,7 @@ class Stiff:
     @property
     def cost(self) -> tuple[int, int]:
         """Evaluations of the energy: of `at` (and those of the few that go on), and of `push` or `pull`."""
-        return self.response.steps, 1
+        return self.response.steps, 2
 
     @torch.no_grad()
     def at(self, torsions: Float[Tensor, "count torsions"]) -> Basin:
@@ -105,7 +106,7 @@ class Stiff:
         return lower
 
     def _settled(self, torsions: Tensor, mean: Tensor) -> Tensor:
-        """Newton steps no longer than a radius that grows with each that lowers S, and shrinks with each that does not."""
+        """Newton steps within a radius that grows with each that lowers S, and shrinks with each that does not."""
         at = self.response.evaluate(torsions, mean)
         value, radius = at.energy + at.log_det, mean.new_full((len(mean), 1), CAP)
         positions, slope = at.positions, at.gradient
@@ -125,10 +126,11 @@ class Stiff:
     @torch.no_grad()
     def push(self, basin: Basin, noise: Float[Tensor, "count stiffs"]) -> tuple[Tensor, Float[Tensor, " count"]]:
         """(z, ln |dz/de|) of e = `noise`."""
-        bonds, soft = noise[:, self.bonds], noise[:, self.soft]
+        soft = noise[:, self.soft]
         by_bonds, by_bends = self._relaxed(basin, soft)
         soft = soft + torch.nn.functional.pad(by_bends, (0, soft.shape[1] - self.bends))
-        return self._placed(basin, bonds + by_bonds, soft), self._log_det(basin)
+        bonds = noise[:, self.bonds] + self._stretched(basin, by_bonds, soft)
+        return self._placed(basin, bonds, soft), self._log_det(basin)
 
     @torch.no_grad()
     def pull(self, basin: Basin, stiff: Float[Tensor, "count stiffs"]) -> tuple[Tensor, Float[Tensor, " count"]]:
@@ -139,7 +141,7 @@ class Stiff:
         soft = (basin.lower.mT @ soft[..., None])[..., 0]
         by_bonds, by_bends = self._relaxed(basin, soft)
         noise = torch.empty_like(stiff)
-        noise[:, self.bonds] = bonds - by_bonds
+        noise[:, self.bonds] = bonds - self._stretched(basin, by_bonds, soft)
         noise[:, self.soft] = soft - torch.nn.functional.pad(by_bends, (0, soft.shape[1] - self.bends))
         return noise, self._log_det(basin)
 
@@ -171,6 +173,11 @@ class Stiff:
         steps = self._whitened(basin, self.response.slope(basin.torsions, stiff)[1], self.bends)
         by_bonds, by_bends = (-step.nan_to_num(0.0, 0.0, 0.0).clamp(-CAP, CAP) for step in steps)
         return by_bonds, by_bends
+
+    def _stretched(self, basin: Basin, bonds: Tensor, soft: Tensor) -> Tensor:
+        """s of bonds, from what it was before the bends had their noise."""
+        slope = self.response.slope(basin.torsions, self._placed(basin, bonds, soft))[1]
+        return bonds - self._whitened(basin, slope, 0)[0].nan_to_num(0.0, 0.0, 0.0).clamp(-CAP, CAP)
 
     def _whitened(self, basin: Basin, gradient: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """L^-1 dS/dR of the bonds and the first `count` soft coordinates, from dS/dz."""
