@@ -341,7 +341,7 @@ def test_a_full_disk_ends_a_run_that_goes_on_once_there_is_room(command, flow, f
     """Full at the first state, then at the report."""
     out, there = tmp_path / "run", set()
     words = call(out, "--checkpoint", str(flow), "--resume")
-    for limit in (5000, 60_000):
+    for limit in (5000, 120_000):
         status, said, printed = command(words, limit)
         assert (status, printed) == (1, "")
         one_line(said, f"cannot use {out}: File too large; what was saved in {out} is kept")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from timewarp import assemble
+from timewarp.assemble import exploration, reference
 from timewarp.assemble import peptide as building
-from timewarp.assemble import reference
 from timewarp.assemble.evaluation import figures
 from timewarp.assemble.yardsticks import Recipe
 from timewarp.claim import DirectoryRefused
@@ -39,7 +39,8 @@ def evaluated(tmp_path_factory):
         for name, value in {"WARM_UP": 4, "PILOT": 2}.items():
             patch.setattr(reference, name, value)
         patch.setattr(reference.Reference, "agree", True)  # after the first time
-        patch.setattr(import_module("timewarp.assemble.sample"), "START", 4)
+        for name, value in {"WALKERS": 6, "STEPS": 4}.items():
+            patch.setattr(exploration, name, value)
         patch.setattr(import_module("timewarp.assemble.evaluate"), "recipe_of", lambda _: small)
         patch.setenv("TIMEWARP_CACHE", str(out / "cache"))
         settings = EvaluateSettings(
@@ -62,7 +63,7 @@ def test_each_row_has_the_published_figures_and_their_floors(evaluated):
         assert all(row[f"floor_{name}"] >= 0 for name in FIGURES)
         assert 0 < row["kish_ess"] <= 1
         assert row["energy_evaluations"] <= 80 < row["setup_evaluations"]
-        assert row["evaluations_a_proposal"] == 4
+        assert row["evaluations_a_proposal"] == 6
         assert {"acceptance", "seconds", "ess", "ess_per_second", "verdict", "rhat", "atoms"} <= set(row)
     assert len(list((out / "cache").glob("GG-*.safetensors"))) == 1
     assert "1 peptides, 1 seed" in report["message"]

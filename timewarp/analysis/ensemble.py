@@ -102,7 +102,7 @@ class Ensemble:
 
     def features(self) -> Float[np.ndarray, "chains frames features"]:
         """Sines and cosines of all dihedrals, for TICA."""
-        return circular(self.angles).reshape(self.chains, self.frames, -1)
+        return circular(self.angles).reshape(self.chains, self.frames, 2 * self.angles.shape[2])
 
     def observables(self) -> dict[str, Float[np.ndarray, "chains frames 2"]]:
         """Sine and cosine of each dihedral by its name, as `verdict` takes them."""

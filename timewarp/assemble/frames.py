@@ -123,14 +123,13 @@ class Minibatch:
 
     def terms(self, model: Internal, rng: torch.Generator) -> Terms:
         """The parts of ln p of each thermal frame, and how far ln p(tau) is off, of all; velocities are drawn fresh."""
-        velocities = None
-        channels = model.config.velocities
+        velocities, channels = None, model.config.velocities
+        torsions, curves, noise = self.frames
         if channels:
-            noise = self.frames[PARTS.index("noise")]
             shape = (*noise.shape[:-1], channels)
             velocities = torch.randn(shape, generator=rng, dtype=noise.dtype, device=noise.device)
             velocities = torch.where(self.tokens.real[:, None, :, None], velocities, 0.0)
-        found = model.log_prob(self.tokens, *self.frames, velocities=velocities)
+        found = model.log_prob(self.tokens, torsions, curves, noise, velocities)
         gap = None if channels else self.free - found["torsion"]
         return Terms({name: part[:, : self.count] for name, part in found.items()}, gap)
 

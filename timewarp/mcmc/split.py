@@ -68,8 +68,9 @@ def turned(
     def chosen(a: Tensor, b: Tensor) -> Tensor:
         return torch.where(accepted.view(-1, *[1] * (a.ndim - 1)), a, b)
 
-    rows = [chosen(a, b) for a, b in zip(new[:3], old[:3], strict=True)]
-    return Point(*rows, tuple(chosen(a, b) for a, b in zip(new.known, old.known, strict=True))), accepted
+    noise, value, gradient = (chosen(a, b) for a, b in zip(new[:3], old[:3], strict=True))
+    known = tuple(chosen(a, b) for a, b in zip(new.known, old.known, strict=True))
+    return Point(noise, value, gradient, known), accepted
 
 
 def _hamiltonian(at: Point, momenta: Noise, share: float) -> Float[Tensor, " count"]:
