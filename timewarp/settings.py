@@ -103,7 +103,7 @@ class SampleSettings(ChainSettings):
     width: int = 100  # proposals at once
     adapt: float | None = None  # minutes of adaptation before the first frame; None for none
     # steps by which a proposal relaxes before it is tested, where the flow can; 0 for none, None for as many as fit
-    anneal: int = 0  # steps: four take the acceptance from 40 to 44 %, for half again the time of a proposal
+    anneal: int = 0  # steps: two take the acceptance from 58 to 62 %, for half again the time of a proposal
     warm_up: int = 100  # tests of each chain before the first frame
     until: Until | None = None  # also the end of a run, before its limit
 
