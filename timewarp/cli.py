@@ -237,6 +237,9 @@ def data(
         Path | None, typer.Option(metavar="DIR", help="Draw the frames of its shards anew, by a checkpoint's chains.")
     ] = None,
     checkpoint: Checkpoint = DataSettings.checkpoint,
+    flow: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Chains start at draws of this checkpoint, and mix them in.")
+    ] = None,
     seconds: Limit = None,
     seed: Seed = 0,
     device: On = Device.AUTO,
@@ -248,8 +251,8 @@ def data(
     settings = DataSettings(
         sequences=tuple(sequences or ()), exclude=tuple(exclude), out=out or export,  # type: ignore[arg-type]
         walkers=walkers, frames=frames, warm_up=warm_up, tempering=tempering, temperature=temperature,
-        export=export is not None, from_export=from_export, redraw=redraw, checkpoint=checkpoint, seconds=seconds,
-        seed=seed, device=device, resume=resume,
+        export=export is not None, from_export=from_export, redraw=redraw, checkpoint=checkpoint, flow=flow,
+        seconds=seconds, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("data", settings)
 

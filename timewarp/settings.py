@@ -206,9 +206,11 @@ class DataSettings(RunSettings):
     from_export: Path | None = None
     redraw: Path | None = None  # shards whose frames are drawn anew by exact chains of `checkpoint`
     checkpoint: str = "2aa"
+    flow: str | None = None  # a checkpoint; chains start at its draws, and mix its proposals with torsion moves
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(not (self.flow and self.tempering), "--flow", "it without --tempering", "both")
         if self.redraw is not None:
             _require(not (self.export or self.from_export), "--redraw", "it without --export and --from-export", "both")
         elif self.from_export is None:

@@ -14,7 +14,7 @@ def shards(tmp_path_factory):
     """Two peptides, one of them under three names: frames of a run do not say whose they are."""
     out = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"CONFORMERS": 2, "WALKERS": 6, "WARM_UP": 4}.items():
+        for name, value in {"CONFORMERS": 2, "WALKERS": 6, "ROUNDS": (4,)}.items():
             patch.setattr(building, name, value)
         pairs = [(name, loader(name)) for name in ("GG", "AG")]
         generate(pairs, out, Recipe(walkers=8, warm_up=6, frames=2), 0, lambda line: None, compiled=False)

@@ -38,7 +38,7 @@ TINY = AdaptationConfig(
     walkers=16, kept=4, batch=8, own=8, draws=8, measures=2, fit=FitConfig(learning_rate=1e-2, warm_up=2, ema=10.0)
 )
 CONFIG = replace(INTERNAL, harmonics=6)
-SMALL = {"CONFORMERS": 2, "WALKERS": 6, "WARM_UP": 4}
+SMALL = {"CONFORMERS": 2, "WALKERS": 6, "ROUNDS": (4,)}
 
 
 def silent(*_):

@@ -26,7 +26,7 @@ TINY = {"walkers": 6, "frames": 2, "warm_up": 4}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Charts from a very short walk: no law here depends on how good they are."""
-    for name, value in {"CONFORMERS": 2, "WALKERS": 6, "WARM_UP": 4}.items():
+    for name, value in {"CONFORMERS": 2, "WALKERS": 6, "ROUNDS": (4,)}.items():
         monkeypatch.setattr(building, name, value)
 
 

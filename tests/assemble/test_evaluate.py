@@ -34,7 +34,7 @@ def evaluated(tmp_path_factory):
     out = tmp_path_factory.mktemp("evaluated")
     small = Recipe(frames=60, starts=6, lag=0.2, every=0.1)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"CONFORMERS": 2, "WALKERS": 6, "WARM_UP": 4}.items():
+        for name, value in {"CONFORMERS": 2, "WALKERS": 6, "ROUNDS": (4,)}.items():
             patch.setattr(building, name, value)
         for name, value in {"WARM_UP": 4, "PILOT": 2}.items():
             patch.setattr(reference, name, value)

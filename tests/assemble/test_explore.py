@@ -13,7 +13,7 @@ from timewarp.md.energy import OpenMMEnergy
 from timewarp.md.system import prepare
 from timewarp.resources import peptide_path
 
-QUICK = {building: {"CONFORMERS": 4, "WALKERS": 16, "WARM_UP": 30}, exploration: {"WALKERS": 8, "STEPS": 20}}
+QUICK = {building: {"CONFORMERS": 4, "WALKERS": 16, "ROUNDS": (30,)}, exploration: {"WALKERS": 8, "STEPS": 20}}
 WORDS = ["--seed", "2", "--chains", "12", "--steps", "12"]
 
 

@@ -28,7 +28,7 @@ NAMES = ("GG", "AG")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Charts from a very short walk: no law here depends on how good they are."""
-    for name, value in {"CONFORMERS": 2, "WALKERS": 6, "WARM_UP": 4}.items():
+    for name, value in {"CONFORMERS": 2, "WALKERS": 6, "ROUNDS": (4,)}.items():
         monkeypatch.setattr(building, name, value)
 
 
@@ -49,7 +49,7 @@ def make(out, names=NAMES, recipe=QUICK, seed=0, **how):
 def shards(tmp_path_factory):
     out = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"CONFORMERS": 2, "WALKERS": 6, "WARM_UP": 4}.items():
+        for name, value in {"CONFORMERS": 2, "WALKERS": 6, "ROUNDS": (4,)}.items():
             patch.setattr(building, name, value)
         made, lines = make(out)
     assert made == 2 * 6 * 2

@@ -26,7 +26,7 @@ KELVIN = 330.0
 @pytest.fixture(scope="module")
 def glycines():
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"CONFORMERS": 2, "WALKERS": 6, "WARM_UP": 4}.items():
+        for name, value in {"CONFORMERS": 2, "WALKERS": 6, "ROUNDS": (4,)}.items():
             patch.setattr(building, name, value)
         return Peptide.of(loader("GG")(), KELVIN)
 

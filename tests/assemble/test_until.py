@@ -23,7 +23,7 @@ from timewarp.settings import SampleSettings, SettingsError, Until
 sampling = import_module("timewarp.assemble.sample")  # the module: the package has a function of that name
 
 QUICK = {
-    building: {"CONFORMERS": 4, "WALKERS": 16, "WARM_UP": 30},
+    building: {"CONFORMERS": 4, "WALKERS": 16, "ROUNDS": (30,)},
     exploration: {"WALKERS": 8, "STEPS": 40},
     convergence: {"RHAT": 1.1, "ESS_PER_CHAIN": 10},
     sampling: {"FIRST": 12},

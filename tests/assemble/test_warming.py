@@ -12,7 +12,7 @@ from timewarp.resources import checkpoint_path, peptide_path
 from timewarp.settings import SampleSettings
 from timewarp.training.checkpoint import Checkpoint
 
-QUICK = {building: {"CONFORMERS": 4, "WALKERS": 16, "WARM_UP": 30}, exploration: {"WALKERS": 8, "STEPS": 20}}
+QUICK = {building: {"CONFORMERS": 4, "WALKERS": 16, "ROUNDS": (30,)}, exploration: {"WALKERS": 8, "STEPS": 20}}
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import torch
 from timewarp.energy import Potential
 from timewarp.flow.curvature import Curvature
 from timewarp.flow.response import Response
+from timewarp.flow.stiff import Stiff
 from timewarp.flow.whitening import refined
 
 from .molecules import chart_of, molecule_of
@@ -94,10 +95,15 @@ def curvature(response, tau, z, spacing=0.02):
     return (slope[:n] - slope[n:]) / (2 * spacing)
 
 
+def law(chart, energy, steps=4, sequence=SEQUENCE):
+    response = Response(chart, energy, steps=steps, cap=3.0)
+    return Stiff(chart, response, Curvature(molecule_of(sequence), chart, 310.0))
+
+
 def test_the_refined_chart_has_unit_curvature_on_average():
     chart, energy = chart_of(SEQUENCE), potential()
     tau = conformers(12)
-    new = refined(chart, Response(chart, energy, steps=4, cap=3.0), Curvature(molecule_of(SEQUENCE), chart, 310.0), tau)
+    new = refined(law(chart, energy), tau)
 
     def mean_curvature(chart):
         response = Response(chart, energy, steps=4, cap=3.0)
@@ -113,22 +119,40 @@ def test_the_refined_chart_has_unit_curvature_on_average():
 
 def test_refining_nothing_leaves_the_curvature():
     chart = chart_of(SEQUENCE)
-    broken = Response(chart, lambda x: (x * torch.nan).sum((-1, -2)))
-    new = refined(chart, broken, Curvature(molecule_of(SEQUENCE), chart, 310.0), conformers(2))
+    new = refined(law(chart, lambda x: (x * torch.nan).sum((-1, -2))), conformers(2))
     assert torch.allclose(new.root, chart.root, atol=1e-6)
     assert torch.allclose(new.mean, chart.mean)
 
 
 def test_what_the_refined_chart_keeps_of_the_curvature_is_all_but_the_pairs():
     chart, energy, tau = chart_of(SEQUENCE), potential(), conformers(12)
-    pairs = Curvature(molecule_of(SEQUENCE), chart, 310.0)
-    response = Response(chart, energy, steps=4, cap=3.0)
-    new = refined(chart, response, pairs, tau)
+    stiff = law(chart, energy)
+    pairs, response, new = stiff.curvature, stiff.response, refined(stiff, tau)
     assert torch.equal(chart.rest, chart.curvature)  # bonded, all of it is constant
-    z = response(tau)
+    z = stiff.relaxed(tau)
     whole = torch.stack([chart.root @ curvature(response, t, m) @ chart.root for t, m in zip(tau, z, strict=True)])
     soft = pairs.rows
     known = pairs(chart.inverse(tau, z)[0]) + new.rest[soft][:, soft]
     fixed = new.curvature[soft][:, soft].expand_as(known)
     off, before = ((found - whole[:, soft][:, :, soft]).norm() for found in (known, fixed))
     assert off < 0.5 * before
+
+
+def test_conformers_that_are_not_at_rest_have_no_say():
+    """What the second derivatives of the coordinates themselves add on a slope would not average out."""
+    chart, energy, tau = chart_of(SEQUENCE), potential(), conformers(12)
+    clash = torch.full_like(tau[:4], 0.1)
+    stiff = law(chart, energy, steps=0)
+    relaxed = stiff.relaxed
+    stiff.relaxed = lambda torsions: torch.cat([relaxed(torsions[:12]), torsions.new_zeros(4, chart.stiffs)])
+    slope = stiff.response.slope(clash, clash.new_zeros(4, chart.stiffs))[1].norm(dim=1)
+    assert slope.min() > 2
+    assert torch.equal(refined(stiff, torch.cat([tau, clash])).rest, refined(law(chart, energy, 0), tau).rest)
+
+
+def test_the_relaxed_geometry_is_where_the_slope_is_zero():
+    chart, energy, tau = chart_of(SEQUENCE), potential(), conformers(20)
+    stiff = law(chart, energy)
+    rough, fine = (stiff.response.slope(tau, z)[1].norm(dim=1) for z in (stiff.response(tau), stiff.relaxed(tau)))
+    assert fine.median() < 0.02
+    assert rough.median() > 5 * fine.median()

@@ -63,9 +63,10 @@ def make(
 ) -> Report:
     """The shards of `wanted`, with `manifest.json` beside them."""
     began = time.monotonic()
+    flow, drawer = drawing(settings.flow) if settings.flow else (None, None)
     recipe = Recipe(
         settings.walkers, settings.warm_up, settings.frames, temperature=settings.temperature,
-        tempering=settings.tempering,
+        tempering=settings.tempering, flow=drawer,
     )  # fmt: skip
     identity = {"seed": settings.seed, **recipe.facts()}
     with claimed(settings.out, ("data.json", "*.safetensors"), settings.resume):
@@ -87,7 +88,7 @@ def make(
 
         progress(len(there) / len(wanted), f"{len(left)} peptides to make")
         compiled = len(left) * moves(recipe) > WORTH_COMPILING and shutil.which("c++") is not None
-        frames = generate([(n, load(n)) for n in left], settings.out, recipe, settings.seed, told, over, compiled)
+        frames = generate([(n, load(n)) for n in left], settings.out, recipe, settings.seed, told, over, compiled, flow)
         rows = write_manifest(settings.out)
     seconds = time.monotonic() - began
     remain = len(left) - len(made)
@@ -112,9 +113,7 @@ def renew(settings: DataSettings, source: Path, progress: Progress, stop: Stop) 
     Raises:
         SettingsError: if there are none, or the checkpoint cannot draw them.
     """
-    flow = load_flow(Checkpoint.load(checkpoint_path(settings.checkpoint).with_suffix("")))
-    if not isinstance(flow, Internal) or flow.config.velocities:
-        raise SettingsError("--checkpoint: expected an internal flow without velocity channels, got another")
+    flow, _ = drawing(settings.checkpoint)
     shards = sorted(source.glob("*.safetensors"))
     if settings.sequences:
         wanted, _ = names(settings)
@@ -137,6 +136,19 @@ def renew(settings: DataSettings, source: Path, progress: Progress, stop: Stop) 
         written = redraw(shards, flow, settings.out, settings.frames, settings.seed, told, stop, compiled)
         write_manifest(settings.out)
     return {"peptides": written, "message": f"drew {written} peptides anew, of {len(shards)} in {source}"}
+
+
+def drawing(checkpoint: str) -> tuple[Internal, str]:
+    """The flow of a checkpoint that is to draw frames, and the fingerprint of its weights.
+
+    Raises:
+        SettingsError: if it cannot draw them.
+    """
+    loaded = Checkpoint.load(checkpoint_path(checkpoint).with_suffix(""))
+    flow = load_flow(loaded)
+    if not isinstance(flow, Internal) or flow.config.velocities:
+        raise SettingsError("--checkpoint: expected an internal flow without velocity channels, got another")
+    return flow, loaded.fingerprint
 
 
 def export(settings: DataSettings, wanted: list[str], excluded: list[str], progress: Progress, stop: Stop) -> Report:

@@ -19,12 +19,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
+from timewarp.assemble.flown import flown
+from timewarp.assemble.flows import bound
 from timewarp.assemble.marginal import marginal
 from timewarp.assemble.mixing import mixing
 from timewarp.assemble.peptide import Peptide, warm
 from timewarp.assemble.reference import at_rest, prepared
 from timewarp.atomic import write_atomically
-from timewarp.flow.internal import CHUNK
+from timewarp.flow.internal import CHUNK, Internal, InternalProposal
 from timewarp.kernel import run
 from timewarp.mcmc.torsions import TorsionState
 from timewarp.settings import SettingsError
@@ -42,6 +44,7 @@ class Recipe:
         every: moves between kept frames, times the number of free torsions; with tempering, of all rungs together.
         temperature: K.
         tempering: parallel tempering in place of a hot start.
+        flow: fingerprint of the checkpoint that the chains' starts are drawn by, in place of a hot start.
     """
 
     walkers: int = 256
@@ -50,10 +53,11 @@ class Recipe:
     every: float = 2.0
     temperature: float = 310.0
     tempering: bool = False
+    flow: str | None = None  # fingerprint of the checkpoint whose draws are where the chains start
 
     def facts(self) -> dict[str, Any]:
-        """What a shard and its directory say of it; silence about tempering means a hot start."""
-        return {name: value for name, value in asdict(self).items() if name != "tempering" or value}
+        """What a shard and its directory say of it; silence about tempering and flow means a hot start."""
+        return {name: value for name, value in asdict(self).items() if name not in ("tempering", "flow") or value}
 
 
 def generate(
@@ -64,8 +68,20 @@ def generate(
     told: Callable[[str], None],
     stop: Callable[[], bool] = lambda: False,
     compiled: bool = True,
+    flow: Internal | None = None,
 ) -> int:
-    """Write one shard a peptide into `out`, leaving those that exist; returns the number of frames made."""
+    """Write one shard a peptide into `out`, leaving those that exist; returns the number of frames made.
+
+    Args:
+        molecules: names, and what builds each molecule.
+        out: a directory.
+        recipe: how.
+        seed: with the name, of the random numbers.
+        told: gets a line a shard.
+        stop: asked before each shard.
+        compiled: fuse the loops of the energy.
+        flow: that `recipe.flow` names, without velocity channels.
+    """
     out.mkdir(parents=True, exist_ok=True)
     made = 0
     for name, load in molecules:
@@ -78,12 +94,14 @@ def generate(
         own = seed_of(seed, name)
         rng = torch.Generator().manual_seed(own)
         peptide = Peptide.of(load(), recipe.temperature, compiled=compiled, seed=own)
-        kept, how = zip(*(tempered if recipe.tempering else heated)(peptide, recipe, rng), strict=True)
-        facts = {"sequence": name, "seed": seed, "recipe": recipe.facts(), **how[-1], **mixed(kept, recipe.walkers)}
+        kept, own, how = made_by(peptide, recipe, rng, flow)
+        facts = {"sequence": name, "seed": seed, "recipe": recipe.facts(), **how, **mixed(kept, recipe.walkers)}
         facts["seconds"] = time.monotonic() - began
         write_atomically(
             path,
-            save(arrays(torch.cat([frame.positions for frame in kept]), peptide, rng), {"facts": json.dumps(facts)}),
+            save(
+                arrays(torch.cat([frame.positions for frame in kept]), peptide, rng) | own, {"facts": json.dumps(facts)}
+            ),
         )
         frames = recipe.walkers * recipe.frames
         made += frames
@@ -94,6 +112,18 @@ def generate(
             f"{halves[1]:.2f}, populations differ by {worst:.2f}, {facts['seconds']:.0f} s"
         )
     return made
+
+
+def made_by(
+    peptide: Peptide, recipe: Recipe, rng: torch.Generator, flow: Internal | None
+) -> tuple[Sequence[TorsionState], dict[str, torch.Tensor], dict[str, Any]]:
+    """The kept states, further tensors of the shard, and facts."""
+    if flow is not None:
+        proposal, pause = bound(flow, peptide), max(1, round(recipe.every * peptide.chart.torsions))
+        assert isinstance(proposal, InternalProposal)
+        return flown(peptide, proposal, recipe.walkers, recipe.warm_up, recipe.frames, pause, rng)
+    kept, how = zip(*(tempered if recipe.tempering else heated)(peptide, recipe, rng), strict=True)
+    return kept, {}, how[-1]
 
 
 def heated(peptide: Peptide, recipe: Recipe, rng: torch.Generator) -> Iterator[tuple[TorsionState, dict[str, Any]]]:

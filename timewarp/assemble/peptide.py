@@ -17,9 +17,9 @@ from timewarp.kernel import Energy
 from timewarp.mcmc.torsions import Torsions, TorsionState
 from timewarp.state import Molecule, Positions
 
-CONFORMERS = 16  # over which the curvature of the full energy is averaged
+CONFORMERS = 20  # over which the curvature of the full energy is averaged
 WALKERS = 64
-WARM_UP = 80  # torsion moves of each walker, the first half of them hot
+ROUNDS = (80, 20, 20)  # torsion moves of each walker before the curvature is averaged (anew); 40 hot ones to begin with
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,20 @@ class Peptide:
             potential = Potential(molecule, temperature, compiled=compiled)
         bonded = None if whitening else Bonded(molecule, temperature)
         chart = InternalChart(molecule, bonded, whitening)
+        stiff = _stiff(molecule, chart, potential, temperature)
         if bonded and chart.torsions:
             rng = torch.Generator().manual_seed(seed)
-            rough = Response(chart, potential, steps=2)
-            walk = Torsions(chart, rough, potential)
-            state = warm(walk, walk.begin(WALKERS, rng), WARM_UP, rng)
-            best = state.log_density.argsort(descending=True)[: WALKERS // 2]
-            chosen = best[torch.randperm(len(best), generator=rng)[:CONFORMERS]]
-            pairs = Curvature(molecule, chart, temperature)
-            chart = refined(chart, Response(chart, potential, steps=4, cap=3.0), pairs, state.torsions[chosen])
-        response = Response(chart, potential, steps=3, damping=0.9, cap=3.0)
-        stiff = Stiff(chart, response, Curvature(molecule, chart, temperature))
-        return cls(molecule, potential, temperature, chart, response, stiff)
+            walk, state = Torsions(chart, Response(chart, potential, steps=2), potential), None
+            for steps in ROUNDS:
+                if state is None:
+                    state = warm(walk, walk.begin(WALKERS, rng), steps, rng)
+                else:
+                    walk = Torsions(stiff.chart, Response(stiff.chart, potential, steps=2), potential)
+                    state = warm(walk, walk.init(state.state), steps, rng, hottest=1.0)
+                best = state.log_density.argsort(descending=True)[: WALKERS // 2]
+                chosen = best[torch.randperm(len(best), generator=rng)[:CONFORMERS]]
+                stiff = _stiff(molecule, refined(stiff, state.torsions[chosen]), potential, temperature)
+        return cls(molecule, potential, temperature, stiff.chart, stiff.response, stiff)
 
     @property
     def frame(self) -> Tensor:
@@ -100,6 +102,11 @@ class Peptide:
         damping = 1.0 if steps == 1 else 0.8
         response = Response(self.chart, self.potential, steps=steps, damping=damping, cap=3.0)
         return Torsions(self.chart, response, self.potential)
+
+
+def _stiff(molecule: Molecule, chart: InternalChart, potential: Energy, temperature: float) -> Stiff:
+    response = Response(chart, potential, steps=4, damping=0.8, cap=2.0)
+    return Stiff(chart, response, Curvature(molecule, chart, temperature))
 
 
 def warm(walk: Torsions, state: TorsionState, steps: int, rng: torch.Generator, hottest: float = 10.0) -> TorsionState:

@@ -32,8 +32,8 @@ from timewarp.flow.response import Evaluated, Response
 from timewarp.state import Positions
 
 CAP = 3.0  # of the second Newton step, in standard deviations of one coordinate
-STEEP = 5.0  # slope before the last Newton step of the response from which it goes on; one in twenty or fewer
-SETTLING = 8  # further steps
+STEEP = 2.5  # slope before the last Newton step of the response from which it goes on
+SETTLING, LONG = 8, 30  # further steps; and where no time is to be saved
 FLOOR = 0.1  # of the eigenvalues of what stands in for a curvature that has no root, relative to its diagonal
 
 
@@ -97,20 +97,25 @@ class Stiff:
         mean, steep = self.response.walked(torsions)
         far = (~(steep < STEEP)).nonzero()[:, 0]
         if len(far) and self.response.steps:
-            mean[far] = self._settled(torsions[far], mean[far])
+            mean[far] = self._settled(torsions[far], mean[far], SETTLING)
         return Basin(torsions, mean, self._lower(self.chart.inverse(torsions, mean)[0]))
+
+    @torch.no_grad()
+    def relaxed(self, torsions: Float[Tensor, "count torsions"]) -> Float[Tensor, "count stiffs"]:
+        """The minimum of S given the torsions, as nearly as `LONG` Newton steps come to it."""
+        return self._settled(torsions, self.response(torsions), LONG)
 
     def _lower(self, positions: Positions) -> Float[Tensor, "count soft soft"]:
         lower, failed = torch.linalg.cholesky_ex(self.curvature(positions).add_(self.alone))
         lower[(failed != 0) | ~lower.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)] = self.likely
         return lower
 
-    def _settled(self, torsions: Tensor, mean: Tensor) -> Tensor:
+    def _settled(self, torsions: Tensor, mean: Tensor, steps: int) -> Tensor:
         """Newton steps within a radius that grows with each that lowers S, and shrinks with each that does not."""
         at = self.response.evaluate(torsions, mean)
         value, radius = at.energy + at.log_det, mean.new_full((len(mean), 1), CAP)
         positions, slope = at.positions, at.gradient
-        for _ in range(SETTLING):
+        for _ in range(steps):
             basin = Basin(torsions, mean, self._lower(positions))
             bonds, soft = self._whitened(basin, slope.nan_to_num(0.0, 0.0, 0.0), len(self.soft))
             short = (radius / torch.cat([bonds, soft], 1).norm(dim=1, keepdim=True)).clamp_max(1.0).nan_to_num(0.0)

@@ -140,7 +140,7 @@ def test_a_method_that_fails_says_why(tmp_path):
 
 @pytest.mark.parametrize(("method", "chains"), [("batched-md", 5), ("tempering", 2), ("sample:2aa", 2)])
 def test_methods_on_the_batched_energy_leave_frames_in_order(tmp_path, monkeypatch, method, chains):
-    for name, value in {"CONFORMERS": 2, "WALKERS": 6, "WARM_UP": 4}.items():
+    for name, value in {"CONFORMERS": 2, "WALKERS": 6, "ROUNDS": (4,)}.items():
         monkeypatch.setattr(building, name, value)
     for name, value in {"WARM_UP": 4, "PILOT": 2}.items():
         monkeypatch.setattr(import_module("timewarp.assemble.reference"), name, value)
