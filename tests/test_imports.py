@@ -24,9 +24,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "forcefield": {"units"},
     "state": {"units", "forcefield"},
     "kernel": {"units", "forcefield", "state"},
+    "ahead": set(),
     # the parts, which do not know one another
-    "flow": BASE,
-    "energy": BASE,
+    "flow": BASE | {"ahead"},
+    "energy": BASE | {"ahead"},
     "mcmc": BASE,
     "md": BASE | {"atomic", "snapshot"},
     "analysis": BASE | {"dcd"},
