@@ -155,6 +155,6 @@ def _example(dtype: torch.dtype, periods: int, born: tuple[bool, ...] | None) ->
     solvent = None
     if born is not None:
         rescaled, salt, neck = born
-        columns = [zeros(f"born.{name}") for name in ("pairs", "atoms", "numbers")]
-        solvent = Born(*columns, zeros("born.neck") if neck else None, rescaled, salt)
-    return Tables(**{name: solvent if name == "born" else zeros(name) for name in Tables._fields})
+        parts = (zeros("born.pairs"), zeros("born.atoms"), zeros("born.numbers"))
+        solvent = Born(*parts, zeros("born.neck") if neck else None, rescaled, salt)
+    return Tables(*(solvent if name == "born" else zeros(name) for name in Tables._fields))  # type: ignore[arg-type]
