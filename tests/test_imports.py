@@ -1,6 +1,7 @@
 """Imports go one way: this table is the design's, and the walk over the syntax trees holds every file to it."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -24,9 +25,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "forcefield": {"units"},
     "state": {"units", "forcefield"},
     "kernel": {"units", "forcefield", "state"},
+    "ahead": set(),
     # the parts, which do not know one another
-    "flow": BASE,
-    "energy": BASE,
+    "flow": BASE | {"ahead"},
+    "energy": BASE | {"ahead"},
     "mcmc": BASE,
     "md": BASE | {"atomic", "snapshot"},
     "analysis": BASE | {"dcd"},
@@ -229,3 +231,12 @@ def test_the_command_line_loads_nothing_heavy_until_a_command_runs():
         sys.exit(", ".join(sorted(heavy & sys.modules.keys())) or 0)
     """)
     assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+@pytest.mark.parametrize(("set_before", "found"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+def test_threads_that_wait_leave_their_core_unless_the_user_says_otherwise(set_before, found):
+    """Spinning, two threads on a machine that others use too were found to be a hundred times slower than one."""
+    rest = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    code = "import sys; assert 'torch' not in sys.modules; import timewarp, os; print(os.environ['OMP_WAIT_POLICY'])"
+    said = subprocess.run([sys.executable, "-c", code], env=rest | set_before, capture_output=True, text=True)
+    assert said.stdout.split() == [found], said.stderr

@@ -8,6 +8,11 @@ Without the correction the same proposals explore states fast, and say that they
 It works on a peptide that was never seen, on a laptop CPU or one GPU, from one command.
 """
 
+import os
+
+# read when torch is loaded: threads that spin while they wait for one that has no core stand still on a shared machine
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from timewarp.forcefield import ForceField, GeneralizedBorn
 from timewarp.kernel import Energy, Kernel, Move, Proposal, Transition, run
 from timewarp.state import Molecule, Positions, State

@@ -39,9 +39,21 @@ def test_a_rate_counts_the_steps_of_the_time_they_took(monkeypatch):
             return state, {}
 
     monkeypatch.setattr(bench_md.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(bench_md.time, "process_time", lambda: now[0] / 2)
     monkeypatch.setattr(bench_md, "_ready", type("Ready", (), {"wait": lambda self: None})(), raising=False)
-    assert bench_md._rate(Kernel(), State.at(torch.zeros(1, 1, 3)), 2.0, torch.Generator()) == pytest.approx(10.0)
+    assert bench_md._rate(Kernel(), State.at(torch.zeros(1, 1, 3)), 2.0, torch.Generator()) == (
+        pytest.approx(10.0),
+        pytest.approx(0.5),
+    )
     assert pytest.approx(86.4) == DAY  # ns a day at one ps a second
+
+
+def test_a_side_that_others_held_up_is_judged_by_its_own_time():
+    speed = bench_md.MDSpeed("AA", 23, "cpu", 2, 8, 0.002, 0.004, 300.0, 60.0, share=0.25, openmm_share=1.0)
+    assert speed.ratio == pytest.approx(5.0)
+    assert speed.ratio_by_processor_time == pytest.approx(20.0)
+    assert "a side had 25% of its cores" in command.table([speed.row()])
+    assert "busy" not in command.table([bench_md.MDSpeed("AA", 23, "cpu", 2, 8, 0.002, 0.004, 300.0, 60.0).row()])
 
 
 def test_the_command_leaves_a_row_a_peptide_and_measures_none_twice(tmp_path, capsys, monkeypatch):

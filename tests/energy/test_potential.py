@@ -201,7 +201,7 @@ def test_where_compiling_fails_the_plain_function_computes(peptide, monkeypatch)
     def fails(*arguments):
         raise NotImplementedError("no such processor\nand more")
 
-    monkeypatch.setattr(compiled, "_function", lambda device: fails)
+    monkeypatch.setattr(compiled, "_function", lambda *kind: fails)
     monkeypatch.setattr(compiled, "_failed", [])
     x = distorted(peptide[0].positions, 0.003, 1)
     with pytest.warns(UserWarning, match="could not be compiled: NotImplementedError: no such processor$"):

@@ -1,7 +1,7 @@
 """When a run compiles its energy: after as many steps as no clock decides, so that a resumed run has the same bytes.
 
-Compiled, a proposal takes half to a quarter of the time; compiling takes some ten seconds where it was not done before
-on a machine, and some three where it was. Short runs are over before that pays.
+Compiled, a proposal takes half to a quarter of the time; compiling takes half a minute where it was not done before on
+a machine, and no time where it was. Short runs are over before that pays.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ class Potential:
         temperature: K, for the call's U/kT.
         dtype: precision of the evaluation; float32 is accurate to about 1e-3 kJ/mol.
         memory: bytes that one number a pair of atoms may take for a chunk of configurations.
-        compiled: fuse the loops (takes a compiler and half a minute, once for all molecules and, as it is kept on
-            disk, for all processes). Without a compiler the same is computed a few times slower.
+        compiled: fuse the loops. On a CPU that takes a compiler and half a minute once for a user, a precision and a
+            kind of solvent, and milliseconds from then on; without a compiler the same is computed some times slower.
 
     The gradient is analytic: `__call__` is differentiable once. Configurations whose energy is not finite
     get +inf (and a zero gradient), for themselves alone.

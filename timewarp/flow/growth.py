@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from math import pi
 
@@ -25,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from timewarp import units
+from timewarp.ahead import ahead
 from timewarp.flow.chart import InternalChart
 from timewarp.forcefield import GeneralizedBorn
 from timewarp.state import Molecule
@@ -33,6 +36,7 @@ ANGLES = 36  # of a curve, equally spaced from -pi
 TEMPER = 3.0  # kT: from here on a clash counts by its logarithm, since the stiff coordinates give way
 CLOSEST = 0.08**2  # nm^2, of two atoms: closer is no worse
 CHANNELS = 2
+OPTIONS = {"cpp.dynamic_threads": True}
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Growth:
         pairs = pair_tables(molecule, order, units.kT(temperature))
         owner = _owners(still)
         self.base = (owner < 0).nonzero()[:, 0]
-        self.energies = _compiled() if compiled else _energies
+        self.energies = _compiled(chart.dtype) if compiled else _energies
         self.start = frame.to(chart.dtype)
         self.steps = [
             _step(still.refs[place], number, owner, frame, pairs, chart.dtype)
@@ -90,7 +94,7 @@ class Growth:
 
     def fuse(self) -> None:
         """Compile the loops from here on."""
-        self.energies = _compiled()
+        self.energies = _compiled(self.start.dtype)
 
     def begin(self, batch: int) -> Float[Tensor, "batch atoms 3"]:
         """Positions in placement order, of which those that no torsion moves are right."""
@@ -147,8 +151,24 @@ def _energies(a, b, c, cosine, sine, *tables):
 
 
 @functools.cache
-def _compiled():
-    return torch.compile(_energies, dynamic=True)
+def _compiled(dtype: torch.dtype) -> Callable[..., Tensor]:
+    """On a CPU it is loaded, where a process of this user made it before; else each compiles it at its first call."""
+    traced = torch.compile(_energies, dynamic=True)
+    table = torch.zeros(7, 19, dtype=dtype)  # sizes that are like those of peptides, and unlike one another
+    example = [*3 * [table.expand(64, -1, -1).contiguous()], *2 * [torch.zeros(ANGLES, dtype=dtype)], *5 * [table]]
+    free = [*3 * [[0, 1, 2]], *2 * [[]], *5 * [[0, 1]]]
+    here = [sys.modules[__name__]]
+    try:
+        made = ahead(lambda *t: [_energies(*t)], example, free, OPTIONS, f"growth-{str(dtype)[6:]}", here)
+    except Exception:  # its kinds differ between versions; what cannot be compiled at all is said at the call
+        return traced
+
+    def energies(*tensors):
+        if tensors[0].is_cuda or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
+            return traced(*tensors)
+        return made([t.contiguous() for t in tensors])[0]
+
+    return energies
 
 
 def _axes(placed, axis):

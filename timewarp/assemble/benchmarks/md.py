@@ -13,6 +13,7 @@ from timewarp.settings import BenchSettings, Progress, Report, Stop
 
 SECONDS = 10.0  # of each side
 ROWS = "md.json"
+BUSY = 0.9  # share of its cores below which a side was disturbed
 
 
 def bench_md(settings: BenchSettings, progress: Progress, stop: Stop) -> Report:
@@ -48,8 +49,11 @@ def bench_md(settings: BenchSettings, progress: Progress, stop: Stop) -> Report:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line a peptide."""
-    head = ("peptide", "atoms", "processes", "replicas each", "ns/day", "OpenMM ns/day", "ratio")
-    names = ("peptide", "atoms", "processes", "replicas", "ns_per_day", "openmm_ns_per_day", "ratio")
+    head = ("peptide", "atoms", "processes", "replicas each", "ns/day", "OpenMM ns/day", "ratio", "by processor time")
+    names = (
+        "peptide", "atoms", "processes", "replicas", "ns_per_day", "openmm_ns_per_day", "ratio",
+        "ratio_by_processor_time",
+    )  # fmt: skip
     cells = [head, *(tuple(_cell(row[name]) for name in names) for row in rows)]
     widths = [max(len(line[k]) for line in cells) for k in range(len(head))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
@@ -59,6 +63,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"batched Langevin dynamics, {one['step_fs']:g} fs, hydrogens of 3 amu, no constraints; OpenMM on its "
             f"fastest platform, {one['openmm_step_fs']:g} fs, bonds to hydrogen rigid, hydrogens of 3 amu; "
             f"{one['device']}"
+        )
+    low = min((row[name] for row in rows for name in ("share", "openmm_share") if row["device"] == "cpu"), default=1.0)
+    if low < BUSY:
+        lines.append(
+            f"the machine was busy: a side had {low:.0%} of its cores, and the ratio says more of that than of the "
+            "two; by processor time it is what it would be without the others"
         )
     return "\n".join(lines)
 
