@@ -1,13 +1,17 @@
-"""Two samples of one peptide compared: K-S with effective sample sizes, overlap, means; and a reference from dynamics.
+"""Two samples of one peptide compared: K-S with effective sample sizes, overlap, means; and references from dynamics.
 
-The reference knows no flow. Chains of dynamics cross the slow barriers of peptides too seldom for minutes of it to say
-where they spend their time, so it is Langevin dynamics of many replicas (2 fs, 1/ps, hydrogens of 3 amu), from frames
-of exact parallel tempering that must agree with itself (halves, starts, R-hat).
+The references know no flow. Chains of dynamics cross the slow barriers of peptides too seldom for minutes of it to say
+where they spend their time, and chains that begin at one structure agree with one another about what none of them has
+seen. So dynamics begins at frames of exact parallel tempering, which goes on until it agrees with itself (halves,
+starts, R-hat): on the batched potential (256 replicas, 2 fs, 1/ps, hydrogens of 3 amu), and by OpenMM (4 fs, 1/ps, the
+same hydrogens on rigid bonds). Replicas that begin at frames of one ladder count as one chain, so that an effective
+sample size owns up to what these have in common.
 """
 
 import json
 import os
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 
 import mdtraj
 import numpy as np
@@ -15,19 +19,24 @@ import torch
 
 from timewarp.analysis import Ensemble, kolmogorov_smirnov, overlap
 from timewarp.assemble.energy import energy_of
+from timewarp.assemble.mixing import mixing
 from timewarp.assemble.peptide import Peptide
-from timewarp.assemble.reference import reference_ensemble
+from timewarp.assemble.reference import prepared as tempering_of
 from timewarp.kernel import run
-from timewarp.mcmc import bulk_ess, rhat
+from timewarp.mcmc import bulk_ess
 from timewarp.mcmc.dynamics import Langevin
 from timewarp.md import prepare
+from timewarp.md.baseline import frames as openmm_frames
 from timewarp.state import State
 from timewarp.units import kT
 
 T = 310.0
 SCALE = float(os.environ.get("TIMEWARP_AGAINST_SCALE", "1"))  # multiplies all lengths
-REPLICAS, PICOSECONDS, FORGOTTEN = 256, round(16 * SCALE), 4  # of dynamics; its first picoseconds are left out
-LADDERS, FRAMES, LONGEST = 32, round(3200 * SCALE), 300.0  # of parallel tempering; seconds
+LADDERS, ROUNDS, BLOCK = 32, 4, round(100 * SCALE)  # of tempering; rounds a frame, frames between two looks
+LONGEST = float(os.environ.get("TIMEWARP_TEMPERING_SECONDS", "900"))
+EACH, PICOSECONDS, FORGOTTEN = 8, 12 * SCALE, 4.0  # replicas of a ladder; of each; left out of it
+OPENMM_PICOSECONDS, OPENMM_FORGOTTEN = 10 * SCALE, 2.0  # of one replica of a ladder
+INTERVAL = 0.2  # ps between frames of dynamics
 SEED = 7
 
 
@@ -44,37 +53,69 @@ class Side:
         names = [name for name in ensemble.names if "omega" not in name]
         return cls({name: ensemble.angle(name) for name in names}, energy, facts)
 
-    def mixed(self, name):
-        """R-hat of an angle."""
-        x = self.angles[name]
-        return max(rhat(np.cos(x)), rhat(np.sin(x)))
-
 
 def equilibrium(pdb, file):
-    """(dynamics, tempering) of a peptide at 310 K, kept in `file` (.npz)."""
+    """Tempering, dynamics and OpenMM's of a peptide at 310 K, by their names; kept in `file` (.npz)."""
     prepared = prepare(pdb)
     topology = mdtraj.Topology.from_openmm(prepared.topology)
     if not file.exists():
         energy, molecule, _ = energy_of(prepared, T, compiled=True)
         peptide = Peptide.of(molecule, T, potential=energy, seed=SEED)
-        made = reference_ensemble(peptide, FRAMES, SEED, LONGEST, ladders=LADDERS)
-        rng = torch.Generator().manual_seed(SEED)
-        starts = made.positions[torch.linspace(0, len(made.positions) - 1, REPLICAS).long()].float()
-        dynamics = Langevin.of(molecule, energy, T, steps=500)
-        phases = [p for p, _ in run(dynamics, dynamics.init(State.at(starts, 3, rng)), PICOSECONDS, rng)][FORGOTTEN:]
-        np.savez(
-            file,
-            md=torch.stack([p.positions for p in phases], 1),
-            md_energy=torch.stack([p.energy for p in phases], 1) * kT(T),
-            tempering=made.positions.unflatten(0, (-1, LADDERS)).transpose(0, 1).float(),
-            tempering_energy=made.energy.unflatten(0, (-1, LADDERS)).T * kT(T),
-            facts=json.dumps(made.facts),
-        )
+        x, u, facts = _tempered(peptide)
+        chosen = x[:, torch.linspace(0, x.shape[1] - 1, EACH).long()]
+        parts = {"tempering": (x, u * kT(T)), "MD": _dynamics(peptide, chosen), "OpenMM": _openmm(prepared, x[:, -1])}
+        arrays = {f"{name}.{what}": v for name, both in parts.items() for what, v in zip(("x", "u"), both)}
+        np.savez(file, facts=json.dumps(facts), **arrays)
     kept = np.load(file)
-    return [
-        Side.of(Ensemble.of(topology, kept[name]), kept[f"{name}_energy"], **facts)
-        for name, facts in (("md", {}), ("tempering", json.loads(str(kept["facts"]))))
-    ]
+    sides = {
+        name: Side.of(Ensemble.of(topology, kept[f"{name}.x"]), kept[f"{name}.u"])
+        for name in ("tempering", "MD", "OpenMM")
+    }
+    sides["tempering"].facts.update(json.loads(str(kept["facts"])))
+    # each rigid bond to a hydrogen lacks the half kT that a harmonic bond holds
+    hydrogens = sum(atom.element.symbol == "H" for atom in topology.atoms)
+    sides["OpenMM"] = replace(sides["OpenMM"], energy=sides["OpenMM"].energy + hydrogens * kT(T) / 2)
+    return sides
+
+
+def _tempered(peptide):
+    """(positions, U/kT, how well it is mixed) of ladders, [ladders, frames]; the first fifth is left out."""
+    began, rng = time.monotonic(), torch.Generator().manual_seed(SEED)
+    tempering, state = tempering_of(peptide, LADDERS, rng)
+    kept, start = [], [int(ladder >= LADDERS // 2) for ladder in range(LADDERS)]
+    for number, (state, _) in enumerate(run(tempering, state, 2**40, rng), 1):  # noqa: B020
+        if number % ROUNDS == 0:
+            kept.append(state.cold)
+        if number % (ROUNDS * BLOCK) == 0:
+            late = kept[len(kept) // 5 :]
+            energy = torch.stack([frame.energy for frame in late], 1)
+            facts = mixing(torch.stack([frame.torsions for frame in late], 1), energy, start)
+            if facts["agree"] or time.monotonic() - began > LONGEST:
+                break
+    return torch.stack([frame.positions for frame in late], 1).float(), energy, facts
+
+
+def _dynamics(peptide, starts):
+    """Of [ladders, replicas]: positions and kJ/mol, [ladders, replicas one after the other]."""
+    rng = torch.Generator().manual_seed(SEED)
+    kernel = Langevin.of(peptide.molecule, peptide.potential, T, steps=round(INTERVAL / 0.002))
+    phase = kernel.init(State.at(starts.flatten(0, 1), 3, rng))
+    phases = [phase for phase, _ in run(kernel, phase, round(PICOSECONDS / INTERVAL), rng)]
+    phases = phases[round(FORGOTTEN / INTERVAL) :]
+    x, u = (torch.stack([getattr(phase, what) for phase in phases], 1) for what in ("positions", "energy"))
+    return tuple(t.unflatten(0, starts.shape[:2]).flatten(1, 2) for t in (x, u * kT(T)))
+
+
+def _openmm(prepared, starts):
+    """As `_dynamics`, of one replica of each ladder."""
+    x, u = [], []
+    for seed, start in enumerate(starts.double().numpy(), 1):
+        stream = openmm_frames(replace(prepared, positions=start), "tuned", "CPU", T, INTERVAL, seed)
+        made = [next(stream) for _ in range(round(OPENMM_PICOSECONDS / INTERVAL))]
+        made = made[round(OPENMM_FORGOTTEN / INTERVAL) :]
+        x.append(np.stack([frame.positions for frame in made]))
+        u.append([frame.potential for frame in made])
+    return np.stack(x), np.array(u)
 
 
 def angle_ess(x):
@@ -98,13 +139,13 @@ def compared(one, other, ess):
     }  # fmt: skip
 
 
-def rows(reference, other, shift=0.0):
-    """A comparison of each angle, and of the energy, which has `shift` added to the reference's."""
+def rows(reference, other):
+    """A comparison of each angle, and of the energy."""
     found = {}
     for name, x in reference.angles.items():
         y = other.angles[name]
         found[name] = compared(*unrolled(x, y), [angle_ess(x), angle_ess(y)])
-    both = reference.energy + shift, other.energy
+    both = reference.energy, other.energy
     ess = [bulk_ess(e) for e in both]
     errors = [e.std() / np.sqrt(n) for e, n in zip(both, ess)]
     found["energy"] = compared(*both, ess) | {

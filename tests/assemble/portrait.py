@@ -66,7 +66,7 @@ def _count(side):
 
 def _map(axes, x, y, thermal):
     counts, left, low = np.histogram2d(
-        np.degrees(x).ravel(), np.degrees(y).ravel(), bins=45, range=((-180, 180), (-180, 180))
+        np.degrees(x).ravel(), np.degrees(y).ravel(), bins=40, range=((-180, 180), (-180, 180))
     )
     with np.errstate(divide="ignore"):
         energy = -thermal * np.log(counts.T / counts.max())

@@ -204,7 +204,7 @@ def test_accepted_it_moves_and_rejections_occur(monkeypatch, alanine):
 class OscillatorsInStates(_sampling().TestHarmonicOscillatorsMultiStateSampler):
     """Their free energies of five oscillators, with our move in the place of their displacements."""
 
-    N_ITERATIONS = 250
+    N_ITERATIONS = 120
 
     @pytest.fixture(autouse=True)
     def ours(self, monkeypatch):
@@ -215,6 +215,7 @@ class TestOscillatorsInStates(OscillatorsInStates):
     """Each replica in its state."""
 
 
+@pytest.mark.long
 class TestOscillatorsExchanged(OscillatorsInStates):
     """Replicas that exchange their states."""
 
