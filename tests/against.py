@@ -72,9 +72,10 @@ def equilibrium(pdb, file):
         for name in ("tempering", "MD", "OpenMM")
     }
     sides["tempering"].facts.update(json.loads(str(kept["facts"])))
-    # each rigid bond to a hydrogen lacks the half kT that a harmonic bond holds
-    hydrogens = sum(atom.element.symbol == "H" for atom in topology.atoms)
-    sides["OpenMM"] = replace(sides["OpenMM"], energy=sides["OpenMM"].energy + hydrogens * kT(T) / 2)
+    # a rigid bond to a hydrogen lacks the energy of a harmonic one, half the square of a normal variable in kT
+    hydrogens, known = sum(atom.element.symbol == "H" for atom in topology.atoms), sides["OpenMM"].energy
+    lacking = kT(T) * np.random.default_rng(SEED).gamma(hydrogens / 2, size=known.shape)
+    sides["OpenMM"] = replace(sides["OpenMM"], energy=known + lacking)
     return sides
 
 
