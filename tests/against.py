@@ -65,13 +65,14 @@ def equilibrium(pdb, file):
         chosen = x[:, torch.linspace(0, x.shape[1] - 1, EACH).long()]
         parts = {"tempering": (x, u * kT(T)), "MD": _dynamics(peptide, chosen), "OpenMM": _openmm(prepared, x[:, -1])}
         arrays = {f"{name}.{what}": v for name, both in parts.items() for what, v in zip(("x", "u"), both)}
-        np.savez(file, facts=json.dumps(facts), **arrays)
+        np.savez(file, facts=json.dumps(facts), each=EACH, interval=INTERVAL, **arrays)
     kept = np.load(file)
     sides = {
         name: Side.of(Ensemble.of(topology, kept[f"{name}.x"]), kept[f"{name}.u"])
         for name in ("tempering", "MD", "OpenMM")
     }
     sides["tempering"].facts.update(json.loads(str(kept["facts"])))
+    sides["MD"].facts.update(each=int(kept["each"]), interval=float(kept["interval"]))
     # a rigid bond to a hydrogen lacks the energy of a harmonic one, half the square of a normal variable in kT
     hydrogens, known = sum(atom.element.symbol == "H" for atom in topology.atoms), sides["OpenMM"].energy
     lacking = kT(T) * np.random.default_rng(SEED).gamma(hydrogens / 2, size=known.shape)
