@@ -184,8 +184,8 @@ def test_the_same_distribution_and_more_transitions_of_phi(capsys, tmp_path):
     replicas = reference.angles[phi].reshape(-1, reference.angles[phi].shape[1] // reference.facts["each"])
     crossed = made[ALONE] + sum(transitions(one) for one in replicas)
     alone_ps = len(frames[ALONE]) * EVERY * STEP
-    ps = alone_ps + (replicas.size - len(replicas)) * reference.facts["interval"]
-    most = chi2.ppf(0.95, 2 * (crossed + 1)) / 2 / ps * alone_ps / spent[ALONE]  # a second, at 95 %
+    lived = alone_ps + (replicas.size - len(replicas)) * reference.facts["interval"]
+    most = chi2.ppf(0.95, 2 * (crossed + 1)) / 2 / lived * alone_ps / spent[ALONE]  # a second, at 95 %
     found = {
         kind: {"MD": rows(sides[ALONE], side) if kind != ALONE else {}, "replicas": rows(reference, side)}
         for kind, side in sides.items()
@@ -204,7 +204,7 @@ def test_the_same_distribution_and_more_transitions_of_phi(capsys, tmp_path):
             rate = made[kind] / spent[kind]
             told = f"{made[kind]:5} = {rate:6.3f} /s" + (f", >= {rate / most:4.0f} x" if kind != ALONE else "")
             print(f"  {kind:17} {len(frames[kind]):6} {acceptance(homes[kind]):>8}  {told:>24}   {ess}  {ps}")
-        print(f"  dynamics alone and in the reference: {crossed} transitions in {ps / 1000:.2f} ns; at", end=" ")
+        print(f"  dynamics alone and in the reference: {crossed} transitions in {lived / 1000:.2f} ns; at", end=" ")
         print(f"{alone_ps / spent[ALONE]:.1f} ps a second, at most {most:.4f} /s (95 %)")
         for kind in HOMES:
             row = found[kind]["replicas"]["energy"]
