@@ -19,6 +19,8 @@ settings.load_profile("same")
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "long: measures for minutes; run with -m long -s")
+    for name in ("flaky", "slow", "gpu_needed", "gpu_ci"):
+        config.addinivalue_line("markers", f"{name}: on tests of openmmtools, some of which are run here")
 
 
 def pytest_collection_modifyitems(config, items):
