@@ -106,6 +106,7 @@ class SampleSettings(ChainSettings):
     anneal: int = 0  # steps: two take the acceptance from 58 to 62 %, for half again the time of a proposal
     warm_up: int = 100  # tests of each chain before the first frame
     until: Until | None = None  # also the end of a run, before its limit
+    verify: bool = False  # OpenMM has the last word on every move
 
     def __post_init__(self) -> None:
         super().__post_init__()
