@@ -84,7 +84,7 @@ def verified(tmp_path_factory):
     """A run of the command with OpenMM's word the last."""
     out = tmp_path_factory.mktemp("verified") / "AA"
     words = ["--steps", "40", "--chains", "2", "--width", "8", "--seed", "3", "--warm-up", "4", "--verify"]
-    command = [*COMMAND, "sample", str(peptide_path("AA")), "--out", str(out), "--device", "cpu", *words]
+    command = [*COMMAND, "sample", str(peptide_path("AA")), "--out", str(out), *words]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return out, json.loads((out / "report.json").read_text())
@@ -113,9 +113,8 @@ def test_openmm_has_the_last_word_where_it_is_asked_for(verified):
 def test_a_verified_run_that_is_resumed_equals_one_left_alone(verified, tmp_path):
     out, report = verified
     again = tmp_path / "AA"
-    asked = {"verify": True, "device": "cpu"}
-    assemble.sample(settings(again, 13, **asked), silent, never)
-    resumed = assemble.sample(settings(again, 40, resume=True, **asked), silent, never)
+    assemble.sample(settings(again, 13, verify=True), silent, never)
+    resumed = assemble.sample(settings(again, 40, resume=True, verify=True), silent, never)
     assert resumed["verify"] == report["verify"]
     for name in ("chain-000.dcd", "chain-001.dcd", "log.csv"):
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
