@@ -100,7 +100,7 @@ class SampleSettings(ChainSettings):
 
     chains: int = 10
     checkpoint: str = "2aa"
-    width: int = 100  # proposals at once
+    width: int = 100  # proposals at once: a matter of speed alone, see `timewarp.assemble.warming`
     adapt: float | None = None  # minutes of adaptation before the first frame; None for none
     # steps by which a proposal relaxes before it is tested, where the flow can; 0 for none, None for as many as fit
     anneal: int = 0  # steps: two take the acceptance from 58 to 62 %, for half again the time of a proposal

@@ -101,8 +101,8 @@ def test_free_energies_are_those_of_long_parallel_tempering(sequence, tmp_path, 
             good += abs(f - g) <= max(WITHIN, error)
             print(f"  {name:8} {share:6.1%}  {f:6.3f} - {g:6.3f} = {f - g:+.3f} +- {error:.3f}")
         print(
-            f"  {good} of {len(rows)} within {WITHIN} kcal/mol or one standard error; computing: reference "
-            f"{middle - began:.0f} s (agrees: {facts.get('agree')}), sample {ended - middle:.0f} s ({report['verdict']})"
+            f"  {good} of {len(rows)} within {WITHIN} kcal/mol or one standard error; reference {middle - began:.0f} s "
+            f"of computing (agrees: {facts.get('agree')}), sample {ended - middle:.0f} s ({report['verdict']})"
         )
     assert all(abs(f - g) <= max(WITHIN, SIGMAS * np.hypot(e, d)) for _, _, f, e, g, d in rows)
 
