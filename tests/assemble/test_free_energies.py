@@ -1,6 +1,7 @@
 """Free-energy differences between phi/psi basins: `timewarp sample` against long parallel tempering, a table.
 
-Run with `TIMEWARP_CACHE=DIR pytest -m long -s tests/assemble/test_free_energies.py`; references are kept in DIR. The
+Run with `TIMEWARP_CACHE=DIR pytest -o addopts= -m long -s tests/assemble/test_free_energies.py` (without the checks of
+shapes, under which nothing is compiled); references are kept in DIR. The
 peptides are public test peptides, on which nothing is tuned. In the environment, with what it is if absent:
 FREE_ENERGIES_PEPTIDES; FREE_ENERGIES_SECONDS (120) of sampling each; FREE_ENERGIES_STEPS in place of it;
 FREE_ENERGIES_FRAMES (9600) of each half of a reference, doubled until its parts agree or
