@@ -94,6 +94,9 @@ def sample(
     until: Annotated[
         Until | None, typer.Option(help="Stop when the chains have converged; an hour at most where no limit is given.")
     ] = SampleSettings.until,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="OpenMM, in double precision, has the last word on every accepted move.")
+    ] = SampleSettings.verify,
     temperature: Kelvin = SampleSettings.temperature,
     seed: Seed = 0,
     device: On = Device.AUTO,
@@ -103,7 +106,7 @@ def sample(
     settings = SampleSettings(
         pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds, 3600.0 if until else 60.0), chains=chains,
         checkpoint=checkpoint, width=width, adapt=adapt, anneal=anneal, warm_up=warm_up, until=until,
-        temperature=temperature, seed=seed, device=device, resume=resume,
+        verify=verify, temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("sample", settings)
 

@@ -100,12 +100,13 @@ class SampleSettings(ChainSettings):
 
     chains: int = 10
     checkpoint: str = "2aa"
-    width: int = 100  # proposals at once
+    width: int = 100  # proposals at once: a matter of speed alone, see `timewarp.assemble.warming`
     adapt: float | None = None  # minutes of adaptation before the first frame; None for none
     # steps by which a proposal relaxes before it is tested, where the flow can; 0 for none, None for as many as fit
     anneal: int = 0  # steps: two take the acceptance from 58 to 62 %, for half again the time of a proposal
     warm_up: int = 100  # tests of each chain before the first frame
     until: Until | None = None  # also the end of a run, before its limit
+    verify: bool = False  # OpenMM has the last word on every move
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,6 +1,7 @@
 """`timewarp sample`, killed at any moment and resumed, leaves what one left alone does; a long run stays small."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -113,7 +114,7 @@ def test_another_trajectory_would_show(alone, tmp_path):
 
 # What a run holds while it goes on, in MB: at some steps, and at most, with its report.
 MEMORY = """
-    import json, sys
+    import json, sys, time
     from importlib import import_module
     from timewarp.cli import execute
     sample = import_module("timewarp.assemble.sample")
@@ -130,10 +131,19 @@ MEMORY = """
         if step in marks:
             self.flush()
             found.append(held("VmRSS"))
+            print(f"step {step}: {found[-1]:.0f} MB, {time.process_time():.0f} s of computing", flush=True)
 
-    sample.RunDirectory.append = noted
+    finish, took = sample.reporting.finish, []
+
+    def timed(*values, **more):
+        began = time.process_time()
+        report = finish(*values, **more)
+        took.append(time.process_time() - began)
+        return report
+
+    sample.RunDirectory.append, sample.reporting.finish = noted, timed
     status = execute(sys.argv[1:])
-    print(json.dumps([*found, held("VmHWM")]))
+    print(json.dumps([*found, held("VmHWM"), *took]))
     sys.exit(status)
 """
 
@@ -147,23 +157,29 @@ def memory(out, marks, *more):
 
 
 def test_ten_times_the_steps_take_no_more_memory(tmp_path):
-    early, late, _ = memory(tmp_path / "run", (60, 600), "--chains", "2", "--width", "10", "--anneal", "0")
+    early, late, *_ = memory(tmp_path / "run", (60, 600), "--chains", "2", "--width", "10", "--anneal", "0")
     assert late - early < 15  # one graph kept a step would be more than 50
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("chains", "steps"), [(100, 10_000), (1, 1_000_000)])
+@pytest.mark.parametrize(("chains", "steps"), [(10, 100_000), (100, 10_000), (1, 1_000_000)])
 def test_a_million_tests_take_no_more_memory_than_a_tenth_of_them(tmp_path, chains, steps):
-    """Prints the memory of a run of AA at a tenth of its steps and at its end, and the most, with the report."""
-    early, late, most = memory(tmp_path / "run", (steps // 10, steps), "--chains", str(chains), "--width", "20")
-    print(f"{chains} x {steps} tests: {early:.0f} MB at a tenth, {late:.0f} MB at the end, {most:.0f} MB at most")
-    assert late - early < 30
-    assert most - late < 1000
+    """Prints the memory of a run of AA at a tenth of its steps and at its end, and the most, with the report.
+
+    Shorter with TIMEWARP_TESTS, the number of tests in all.
+    """
+    steps = min(steps, int(os.environ.get("TIMEWARP_TESTS", chains * steps)) // chains)
+    marks = (steps // 10, steps // 5, steps // 2, steps)
+    *held, most, report = memory(tmp_path / "run", marks, "--chains", str(chains))
+    print(f"{chains} x {steps} tests: {[round(x) for x in held]} MB at steps {marks}, {most:.0f} MB at most")
+    print(f"the report took {report:.1f} s of computing")
+    assert held[-1] - held[0] < 50
+    assert most - held[-1] < 1000
 
 
 # A run directory of many frames, written and judged as `sample` does it, in a process whose memory is watched.
 LONG = """
-    import sys
+    import sys, time
     from pathlib import Path
     import torch
     from timewarp import output
@@ -173,35 +189,61 @@ LONG = """
     from timewarp.output import RunDirectory
     from timewarp.settings import SampleSettings
 
-    def most():
+    def held(word):
         lines = open("/proc/self/status").read().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+        return int(next(line for line in lines if line.startswith(word)).split()[1]) / 1024
 
-    pdb, out, frames, judging.MOST = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    pdb, out = sys.argv[1], Path(sys.argv[2])
+    frames, judging.MOST, chains = map(int, sys.argv[3:])
     output._BUFFER = 1 << 20
     prepared, rng = prepare(pdb), torch.Generator().manual_seed(1)
     x = torch.as_tensor(prepared.positions, dtype=torch.float32)
     shaken = x + 0.005 * torch.randn(1000, *x.shape, generator=rng)
-    settings = SampleSettings(pdb=Path(pdb), out=out, steps=1, chains=1)
-    for count in (4 * judging.MOST, frames):
+    settings = SampleSettings(pdb=Path(pdb), out=out, steps=1, chains=chains)
+    for count in (4 * judging.MOST // chains, frames):
+        at, began = [], time.process_time()
         with RunDirectory.open(out / str(count), {}) as run:
-            reporting.begin(run, prepared, 1)
+            reporting.begin(run, prepared, chains)
             for step in range(count):
-                i = int(torch.randint(1000, (1,), generator=rng))
-                run.append(step, shaken[i : i + 1], torch.tensor([-1.0 * i]), torch.tensor([i % 2]))
+                i = torch.randint(1000, (chains,), generator=rng)
+                run.append(step, shaken[i], -1.0 * i, i % 2)
+                if step in (count // 10, count - 1):
+                    at.append(held("VmRSS"))
             run.save({}, rng, {})
+            appended = time.process_time() - began
             report = reporting.finish(settings, run, prepared, exact=True, tally=Tally(count, count, count // 2))
-        print(most(), report["frames"], len(report["notices"]), report["ess"]["min"])
+        took = time.process_time() - began - appended
+        size = (out / str(count) / "report.html").stat().st_size
+        print(held("VmHWM"), report["frames"], len(report["notices"]), report["ess"]["min"], *at, appended, took, size)
 """
+
+
+def long(folder, frames, looked, chains=1):
+    words = [str(peptide_path("AA")), str(folder), str(frames), str(looked), str(chains)]
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(LONG), *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [[float(w) for w in row.split()] for row in done.stdout.splitlines()]
 
 
 def test_a_long_run_is_judged_without_holding_all_of_it(tmp_path):
     frames, looked = 40_000, 1000
-    words = [str(peptide_path("AA")), str(tmp_path), str(frames), str(looked)]
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(LONG), *words], capture_output=True, text=True, check=True
-    )
-    (early, *_), (late, count, notices, least) = ([float(w) for w in row.split()] for row in done.stdout.splitlines())
+    (early, *_), (late, count, notices, least, *_) = long(tmp_path, frames, looked)
     assert (count, notices) == (frames, 1)  # which says what was left out
     assert 0.5 * looked < least < 2 * looked
     assert late - early < 12  # all frames are 11, their rows 20, both held more than once
+
+
+@pytest.mark.long
+def test_a_million_frames_are_written_and_judged_in_bounded_memory(tmp_path):
+    """Prints the memory of 10 chains at a tenth of their frames and at the end, the most, and what a report takes.
+
+    The frames are made up, so that this is what the files and the report hold, and takes minutes.
+    """
+    rows = long(tmp_path, 100_000, 20_000, chains=10)
+    for most, count, _, _, early, late, appended, took, size in rows:
+        print(
+            f"10 x {count:.0f} frames: {early:.0f} MB at a tenth, {late:.0f} MB at the end, {most:.0f} MB at most with "
+            f"the report, which took {took:.1f} s and has {size / 1e6:.1f} MB; {appended:.1f} s to write the frames"
+        )
+    assert rows[1][5] - rows[1][4] < 50
+    assert rows[1][0] - rows[0][0] < 50  # of which the report looks at as many, whatever the length

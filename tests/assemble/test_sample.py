@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 
 import mdtraj
 import numpy as np
@@ -18,6 +19,7 @@ from timewarp.md.system import prepare
 from timewarp.resources import peptide_path
 from timewarp.settings import ExploreSettings, SampleSettings
 
+module = import_module("timewarp.assemble.sample")  # the package has a function of that name
 COMMAND = [sys.executable, "-m", "timewarp.cli"]
 KEYS = {
     *("exact", "peptide", "atoms", "temperature", "checkpoint", "seed", "chains", "steps", "moves_proposed"),
@@ -75,6 +77,60 @@ def test_a_resumed_run_equals_one_left_alone(run, tmp_path):
     assemble.sample(settings(again, 40, resume=True), silent, never)
     for name in ("chain-000.dcd", "chain-001.dcd", "log.csv"):
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
+
+
+@pytest.fixture(scope="module")
+def verified(tmp_path_factory):
+    """A run of the command with OpenMM's word the last."""
+    out = tmp_path_factory.mktemp("verified") / "AA"
+    words = ["--steps", "40", "--chains", "2", "--width", "8", "--seed", "3", "--warm-up", "4", "--verify"]
+    command = [*COMMAND, "sample", str(peptide_path("AA")), "--out", str(out), *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out, json.loads((out / "report.json").read_text())
+
+
+def test_openmm_has_the_last_word_where_it_is_asked_for(verified):
+    from timewarp.md.energy import OpenMMEnergy
+
+    out, report = verified
+    assert report["exact"]
+    assert "--verify" in report["command"]
+    found = report["verify"]
+    accepted = sum(accepted for _, accepted in report["by_kernel"].values())
+    assert found["tests"] == accepted + found["refused"] > 20
+    assert found["refused"] <= 1  # single precision is wrong by next to nothing
+    assert 0 < found["largest_difference_kj_per_mol"] < 0.01
+    assert any("had the last word" in notice for notice in report["notices"])
+    assert "had the last word" in (out / "report.html").read_text()
+    frames = mdtraj.load(out / "chain-000.dcd", top=out / "topology.pdb").xyz
+    log = np.genfromtxt(out / "log.csv", delimiter=",", names=True)
+    reference = OpenMMEnergy(prepare(peptide_path("AA")).system, 310.0, "Reference")
+    again = reference.kilojoules(torch.as_tensor(frames).double())[0].numpy()
+    assert np.abs(again - log["potential_kj_per_mol"][log["chain"] == 0]).max() < 0.02
+
+
+def test_a_verified_run_that_is_resumed_equals_one_left_alone(verified, tmp_path):
+    out, report = verified
+    again = tmp_path / "AA"
+    assemble.sample(settings(again, 13, verify=True), silent, never)
+    resumed = assemble.sample(settings(again, 40, resume=True, verify=True), silent, never)
+    assert resumed["verify"] == report["verify"]
+    for name in ("chain-000.dcd", "chain-001.dcd", "log.csv"):
+        assert (again / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_a_batched_energy_that_is_wrong_by_much_is_found_out(tmp_path, monkeypatch):
+    right = module.energy_of
+
+    def wrong(prepared, temperature, **more):
+        energy, molecule, notices = right(prepared, temperature, **more)
+        return lambda x: energy(x) + 2 * torch.sin(40 * (x[..., 0, :] - x[..., -1, :]).norm(dim=-1)), molecule, notices
+
+    monkeypatch.setattr(module, "energy_of", wrong)
+    report = assemble.sample(settings(tmp_path / "AA", 40, verify=True), silent, never)
+    assert report["verify"]["refused"] > 5
+    assert 1 < report["verify"]["largest_difference_kj_per_mol"] < 5.2  # 2 kT
 
 
 def test_annealing_can_be_asked_for(run, tmp_path):

@@ -1,5 +1,6 @@
 """Laws of p(z | tau): a map of noise that can be undone, its volume, and the energy that it is made after."""
 
+import copy
 import math
 
 import pytest
@@ -34,6 +35,28 @@ def test_pull_undoes_push(sequence):
     assert (back - e).abs().max() < 1e-8
     assert torch.equal(there, again)
     assert (z - basin.mean - e).abs().max() > 0.1  # it is not the identity
+
+
+@pytest.mark.parametrize("spoilt", ["bonds", "bends"])
+def test_a_strained_molecule_whose_curvature_has_no_root_keeps_the_laws(spoilt):
+    """Disulfide rings did this: most conformers of the chart were in clashes."""
+    chart = copy.copy(chart_of(SEQUENCE))
+    sound, chart.rest = chart.rest.double(), chart.rest.double().clone()
+    bonds = (chart.stiff.nonzero()[:, 1] == 0).nonzero()[:, 0]
+    if spoilt == "bonds":
+        chart.rest[bonds[2], bonds[2]] = -1.0
+    else:  # so strongly coupled to a bond that what is left of a bend has a negative curvature
+        soft = int((chart.stiff.nonzero()[:, 1] == 1).nonzero()[0, 0])
+        far = 3 * (sound[bonds[2], bonds[2]] * chart.curvature[soft, soft]).sqrt()
+        chart.rest[bonds[2], soft] = chart.rest[soft, bonds[2]] = far
+    made = stiff_of(molecule_of(SEQUENCE), chart, torch.float64, 3)
+    basin, e = made.at(conformers(20)), noise(made, 20)
+    z, there = made.push(basin, e)
+    back, again = made.pull(basin, z)
+    assert z.isfinite().all()
+    assert there.isfinite().all()
+    assert (back - e).abs().max() < 1e-7
+    assert torch.equal(there, again)
 
 
 def test_the_log_det_is_that_of_differences():

@@ -27,6 +27,7 @@ from timewarp.mcmc import (
     metropolis,
     multiple,
 )
+from timewarp.mcmc.delayed import Judged
 from timewarp.mcmc.local import Phase
 from timewarp.mcmc.mixture import Parts
 from timewarp.state import State
@@ -80,6 +81,8 @@ def thermal(state, rng: torch.Generator):
         return replace(state, momenta=fresh)
     if isinstance(state, Parts):
         return replace(state, parts=tuple(thermal(part, rng) for part in state.parts))
+    if isinstance(state, Judged):
+        return replace(state, inner=thermal(state.inner, rng))
     return state
 
 

@@ -22,6 +22,7 @@ from timewarp.assemble.judging import judge
 from timewarp.assemble.kernels import flow_kernel
 from timewarp.assemble.peptide import Peptide
 from timewarp.assemble.tally import FLOW, LOCAL, TORSIONS, Tally
+from timewarp.assemble.verifying import said, verification, verified
 from timewarp.assemble.warming import Warming, relies_on_local_moves, warm_up_of
 from timewarp.flow.pose import posed
 from timewarp.kernel import Kernel, Proposal, run
@@ -96,9 +97,9 @@ def chains_of(
         proposal = bound(load_flow(checkpoint), peptide)
         kernel, names = _kernel(settings, peptide, proposal)
         rng = torch.Generator().manual_seed(settings.seed)
+        verify = isinstance(settings, SampleSettings) and settings.verify
         if saved:
             rng = saved.generator()
-            state = kernel.restore({k.removeprefix("kernel."): v for k, v in saved.tensors.items() if "kernel." in k})
             tally = Tally(**saved.meta["tally"])
         else:
             tally = Tally()
@@ -112,9 +113,18 @@ def chains_of(
         if tally.weights:
             kernel = replace(kernel, weights=tuple(tally.weights))
             notices = (*notices, *relies_on_local_moves(tally, names))
+        mixed, kernel = kernel, verified(kernel, prepared, settings.temperature) if verify else kernel
+        if saved:
+            state = kernel.restore({k.removeprefix("kernel."): v for k, v in saved.tensors.items() if "kernel." in k})
+        elif verify:
+            state = kernel.begun(state)  # the warm-up leaves no frame, and asks OpenMM nothing
         pose = torch.as_tensor(prepared.positions, dtype=torch.float32)
         loop = _Loop(settings, directory, kernel, names, peptide, proposal, pose, progress, stop, began, tally.seconds)
         loop.run(state, tally, rng)
+        more: dict[str, Any] = _adaptation(checkpoint) if minutes else {}
+        if verify:
+            more["verify"] = verification(tally, settings.temperature)
+            notices = (*notices, said(more["verify"]))
         return reporting.finish(
             settings,
             directory,
@@ -125,8 +135,8 @@ def chains_of(
             explored=tally.explored,
             seen=tally.seen,
             notices=[*prepared.notices, *notices],
-            warm_up=warm_up_of(settings, kernel, names, tally),
-            **(_adaptation(checkpoint) if minutes else {}),
+            warm_up=warm_up_of(settings, mixed, names, tally),
+            **more,
         )
 
 

@@ -24,11 +24,20 @@ class Tally:
     weights: list[float] = field(default_factory=list)  # of the mixture, found in the warm-up; none for those of a rule
     rates: dict[str, float] = field(default_factory=dict)  # what each kernel did there for its cost, see `Pilot`
     warm_up: dict[str, list[int]] = field(default_factory=dict)  # tested and accepted there, by kernel
+    judged: int = 0  # second tests, by the last word on the energy
+    refused: int = 0  # that failed
+    difference: float = 0.0  # U/kT, the largest between the two energies there
     held: int = 0  # looks in a row at which the chains had converged
 
     def count(self, name: str, info: dict[str, Any]) -> None:
         tested, accepted = int(info["tested"].sum()), int(info["accepted"].sum())
         self.evaluations += int(info["evaluations"])
+        if "tested_again" in info:
+            again = info["tested_again"]
+            self.judged += int(again.sum())
+            self.refused += int((again & ~info["accepted"]).sum())
+            found = info["difference"][again & info["difference"].isfinite()]
+            self.difference = max(self.difference, *found.abs().tolist(), 0.0)
         tally = self.by_kernel.setdefault(name, [0, 0])
         tally[0] += tested
         tally[1] += accepted

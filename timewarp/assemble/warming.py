@@ -3,6 +3,9 @@
 Steps cost what they take on a CPU, in units of one configuration's energy in a wide batch: evaluations, and for each
 call as much again as `LATENCY` of them, measured on peptides of 23 to 70 atoms. A clock would decide better on another
 machine, and make the run another one each time.
+
+The width is not adapted. Proposals that wait are each tested exactly once, whatever was accepted before them, so that
+the width changes no acceptance and no autocorrelation of a memoryless flow; only the time of a proposal depends on it.
 """
 
 from __future__ import annotations
@@ -108,6 +111,7 @@ def warm_up_of(settings: Any, kernel: Any, names: Sequence[str], tally: Tally) -
         return None
     return {
         "steps": settings.warm_up,
+        "width": settings.width,  # as asked for, see above
         "by_kernel": tally.warm_up,
         "weights": dict(zip(names, kernel.weights, strict=True)),
         "found": bool(tally.weights),

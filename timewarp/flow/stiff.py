@@ -65,8 +65,11 @@ class Stiff:
         bonds = (kind == 0).nonzero()[:, 0]
         self.bonds, self.soft, self.bends = bonds, curvature.rows.cpu(), int((kind == 1).sum())
         rest = chart.rest.cpu().double()
-        root = torch.linalg.cholesky(rest[bonds][:, bonds])
-        across = torch.linalg.solve_triangular(root, rest[bonds][:, self.soft], upper=False).T
+        # conformers that clash, as those of a strained ring, may leave no root: then the mean curvature stands in
+        _, failed = torch.linalg.cholesky_ex(rest[bonds][:, bonds])
+        stretching = (chart.curvature.cpu().double() if failed else rest)[bonds]
+        root = torch.linalg.cholesky(stretching[:, bonds])
+        across = torch.linalg.solve_triangular(root, stretching[:, self.soft], upper=False).T
         alone = rest[self.soft][:, self.soft] - across @ across.T
         likely = _definite(chart.curvature.cpu().double()[self.soft][:, self.soft] - across @ across.T)
         dtype = chart.dtype
@@ -200,6 +203,7 @@ def standard_normal(noise: Float[Tensor, "*batch stiffs"]) -> Float[Tensor, "*ba
 
 def _definite(matrix: Tensor) -> Tensor:
     """The matrix with eigenvalues below `FLOOR`, in units of its diagonal, lifted to it."""
-    scale = matrix.diagonal().clamp_min(1e-12).sqrt()
+    own = matrix.diagonal()
+    scale = own.clamp_min(max(1e-3 * float(own.max()), 1e-12)).sqrt()  # one below zero sets no scale
     values, vectors = torch.linalg.eigh(matrix / (scale[:, None] * scale))
     return (vectors * values.clamp_min(FLOOR)) @ vectors.T * (scale[:, None] * scale)

@@ -14,6 +14,7 @@ it was accepted. Only `Metropolis` with a width above 1 has `tested` other than 
 
 from timewarp.mcmc.annealed import Annealed
 from timewarp.mcmc.chain import Chain
+from timewarp.mcmc.delayed import Delayed
 from timewarp.mcmc.ess import autocorrelation_time, bulk_ess, rhat
 from timewarp.mcmc.explore import Explore
 from timewarp.mcmc.independence import Independence
@@ -26,6 +27,7 @@ from timewarp.mcmc.propose import Propose
 __all__ = [
     "Annealed",
     "Chain",
+    "Delayed",
     "Explore",
     "Hamiltonian",
     "Independence",

@@ -133,10 +133,11 @@ class Annealed:
         k, present = queue.next, queue.present
         energy, log_net = queue.energy_waiting[k], queue.log_net_waiting[k]
         accepted = accept.metropolis(present.energy, energy, queue.log_net - log_net, rng)
+        refused = replace(queue, next=k + 1)
         present = Chain(queue.waiting[k].where(accepted, present.state), torch.where(accepted, energy, present.energy))
         log_net = torch.where(accepted, log_net, queue.log_net)
         queue = replace(queue, present=present, log_net=log_net, next=k + 1)
-        return queue, single_test(accepted, present.energy, evaluations)
+        return queue, single_test(accepted, present.energy, evaluations, refused)
 
     def forward(self, given: Given, rng: torch.Generator) -> tuple[Positions, Tensor, Tensor]:
         """Paths from the Gaussian towards the target: (positions, U/kT, ln W) at their ends."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -47,7 +48,12 @@ class Chain:
         return cls(State(flat["positions"], flat["velocities"]), flat["energy"])
 
 
-def single_test(accepted: Tensor, energy: Tensor, evaluations: int) -> dict:
-    """The info of a step that tested one proposal in each chain."""
+def single_test(accepted: Tensor, energy: Tensor, evaluations: int, refused: Any = None) -> dict:
+    """The info of a step that tested one proposal in each chain.
+
+    `refused` is what the kernel's state would be had every test failed; its tensors and those of the new state are the
+    same objects where they belong to no chain, and have the chains along their first axis elsewhere. See `Delayed`.
+    """
     tested = torch.ones(accepted.shape, dtype=torch.int64, device=accepted.device)
-    return {"tested": tested, "accepted": accepted, "energy": energy, "evaluations": evaluations}
+    info = {"tested": tested, "accepted": accepted, "energy": energy, "evaluations": evaluations}
+    return info if refused is None else info | {"refused": refused}

@@ -134,10 +134,11 @@ class Independence:
         k, present = queue.next, queue.present
         energy, log_net = queue.energy_waiting[k], queue.log_net_waiting[k]
         accepted = accept.metropolis(present.energy, energy, queue.log_net - log_net, rng)
+        refused = replace(queue, next=k + 1)
         present = Chain(queue.waiting[k].where(accepted, present.state), torch.where(accepted, energy, present.energy))
         log_net = torch.where(accepted, log_net, queue.log_net)
         queue = Queue(present, log_net, queue.waiting, queue.energy_waiting, queue.log_net_waiting, k + 1)
-        return queue, single_test(accepted, present.energy, evaluations)
+        return queue, single_test(accepted, present.energy, evaluations, refused)
 
     def _filled(self, queue: Queue, rng: torch.Generator) -> tuple[Queue, int]:
         present, log_net, evaluations = queue.present, queue.log_net, 0

@@ -119,10 +119,11 @@ class Hamiltonian:
         x, energy, z, g = self._trajectory(x0, energy0, z0, g0, s)
         accepted = accept.metropolis(energy0, energy, _kinetic(z0) - _kinetic(z), rng)
         each = accepted[:, None, None]
+        refused = replace(phase, momenta=-z0)
         state = replace(phase.state, positions=torch.where(each, x, x0))
         present = Chain(state, torch.where(accepted, energy, energy0))
         phase = Phase(present, torch.where(each, z, -z0), torch.where(each, g, g0))
-        return phase, single_test(accepted, present.energy, self.steps * len(x))
+        return phase, single_test(accepted, present.energy, self.steps * len(x), refused)
 
     def _trajectory(self, x, energy, z, g, s):
         for _ in range(self.steps):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -91,7 +91,8 @@ class Metropolis:
         accepted = passed.any(0)
         tested = torch.where(accepted, passed.int().argmax(0) + 1, self.width)
         last = (tested - 1, torch.arange(len(x), device=x.device))
-        state = proposed[last].where(accepted, State(x, velocities[last]))
+        refused = replace(chain, state=State(x, velocities[last]))
+        state = proposed[last].where(accepted, refused.state)
         chain = Chain(state, torch.where(accepted, energies[last], chain.energy))
         return chain, {
             "tested": tested,
@@ -99,6 +100,7 @@ class Metropolis:
             "energy": chain.energy,
             "proposed_energy": energies,
             "evaluations": energies.numel(),
+            **({"refused": refused} if self.width == 1 else {}),
         }
 
 

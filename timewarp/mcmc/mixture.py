@@ -116,6 +116,8 @@ class Mixture:
             parts.tested + one * info["tested"].sum(),
             parts.accepted + one * info["accepted"].sum(),
         )
+        if "refused" in info:
+            info = info | {"refused": replace(parts, parts=_with(parts.parts, i, info["refused"]))}
         return parts, info | {"kernel": i, "evaluations": info["evaluations"] + spent}
 
 

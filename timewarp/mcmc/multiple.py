@@ -89,8 +89,9 @@ class MultipleTry:
         accepted = accept.metropolis(zero, zero, forward - back, rng)
         chosen = (pick, torch.arange(len(pick), device=pick.device))
         state = tried[chosen].where(accepted, old)
+        refused = replace(chain, state=old)
         chain = replace(chain, state=state, energy=torch.where(accepted, energy[chosen], chain.energy))
-        return chain, single_test(accepted, chain.energy, energy.numel())
+        return chain, single_test(accepted, chain.energy, energy.numel(), refused)
 
     @staticmethod
     def _log_weight(state: State, energy: Tensor, log_prob: Tensor) -> Tensor:

@@ -63,5 +63,6 @@ class Propose:
         velocity_ratio = accept.velocity_log_prob(new.velocities) - accept.velocity_log_prob(old.velocities)
         energy = self.energy(new.positions).double()
         accepted = accept.metropolis(chain.energy, energy, log_ratio + velocity_ratio, rng)
+        refused = replace(chain, state=old)
         chain = replace(chain, state=new.where(accepted, old), energy=torch.where(accepted, energy, chain.energy))
-        return chain, single_test(accepted, chain.energy, energy.numel())
+        return chain, single_test(accepted, chain.energy, energy.numel(), refused)

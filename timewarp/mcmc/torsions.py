@@ -142,8 +142,8 @@ class Torsions:
         log_ratio = torch.where(lost, 0.0, log_ratio)
         zero = torch.zeros(chains)
         accepted = accept.metropolis(zero, zero, log_ratio, rng)
-        state = _where(accepted, new, state)
-        return state, single_test(accepted, state.energy, 2 * chains)
+        refused, state = state, _where(accepted, new, state)
+        return state, single_test(accepted, state.energy, 2 * chains, refused)
 
     def _at(self, torsions, noise, mean):
         positions, log_det = self.chart.inverse(torsions, mean + noise)
