@@ -39,7 +39,7 @@ def few_conformers(monkeypatch):
     from timewarp.assemble import peptide as building
     from timewarp.md.energy import fingerprint
 
-    for name, value in {"CONFORMERS": 4, "WALKERS": 8, "WARM_UP": 8}.items():
+    for name, value in {"CONFORMERS": 4, "WALKERS": 8, "ROUNDS": (8,)}.items():
         monkeypatch.setattr(building, name, value)
     embed = embedded.embed
 

@@ -158,7 +158,7 @@ BLOCKED = """
         sys.modules[name] = None  # an import of it raises ImportError
     from timewarp import cli
     from timewarp.assemble import peptide
-    peptide.CONFORMERS, peptide.WALKERS, peptide.WARM_UP = 2, 6, 4
+    peptide.CONFORMERS, peptide.WALKERS, peptide.ROUNDS = 2, 6, (4,)
     sys.exit(cli.execute(sys.argv[1:]))
 """
 

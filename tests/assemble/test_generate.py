@@ -146,7 +146,7 @@ RUN = """
     from timewarp.md.export import export
     from timewarp.md.system import prepare_sequence
 
-    peptide.CONFORMERS, peptide.WALKERS, peptide.WARM_UP = 2, 6, 4
+    peptide.CONFORMERS, peptide.WALKERS, peptide.ROUNDS = 2, 6, (4,)
     out, moment = Path(sys.argv[1]), sys.argv[2]
 
     def wait(*_):
