@@ -69,6 +69,12 @@ def ahead(
             return _loaded(path)
 
 
+def kept(options: Mapping[str, Any], kind: str, sources: Sequence[ModuleType]) -> bool:
+    """Whether `ahead` would find the function made."""
+    with _folder() as folder:
+        return (folder / f"{kind}-{_digest(kind, dict(options) | WRAPPING, sources)}.pt2").exists()
+
+
 def compiler() -> str:
     """The C++ compiler's name.
 

@@ -1,13 +1,16 @@
-"""Compiling in the middle of a run changes no law and no byte: it comes at a step, not at a time."""
+"""What a run decides about compiling it keeps, so that what goes on after a stop has the same bytes."""
 
+import json
+import sys
 from importlib import import_module
 
+import pytest
 import torch
 
 from timewarp.assemble import fusing
 from timewarp.assemble.data import loader
-from timewarp.assemble.fusing import fuse, worth_fusing
 from timewarp.assemble.peptide import Peptide
+from timewarp.energy import Potential, compiled
 from timewarp.flow.growth import Growth
 from timewarp.resources import peptide_path
 from timewarp.settings import SampleSettings
@@ -19,30 +22,76 @@ def silent(*_):
     return None
 
 
+@pytest.fixture
+def started(monkeypatch):
+    """The commands of processes that would have been left behind."""
+    commands = []
+    monkeypatch.setattr(fusing.subprocess, "Popen", lambda command, **_: commands.append(command))
+    return commands
+
+
 def run(out, monkeypatch, stop=lambda: False, resume=False):
-    monkeypatch.setattr(sampling, "AFTER", 12)
     monkeypatch.setattr(fusing, "WORTH_STEPS", 1)
     settings = SampleSettings(
         pdb=peptide_path("AA"), out=out, steps=30, chains=2, width=4, warm_up=0, seed=3, resume=resume
     )
     sampling.sample(settings, silent, stop)
-    return {p.name: p.read_bytes() for p in (*out.glob("*.dcd"), out / "log.csv")}
+    report = json.loads((out / "report.json").read_text())
+    return {p.name: p.read_bytes() for p in (*out.glob("*.dcd"), out / "log.csv")}, report["notices"]
 
 
-def test_a_run_that_is_stopped_behind_the_switch_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
-    fused = []
-    monkeypatch.setattr(sampling, "fuse", lambda *both: fused.append(1) or fuse(*both))
-    whole = run(tmp_path / "one", monkeypatch)
-    assert len(fused) == 1
+def test_a_run_that_began_uncompiled_goes_on_so_when_the_compiled_energy_has_come(
+    tmp_path, monkeypatch, few_conformers, started
+):
     asked = []
+    monkeypatch.setattr(fusing, "ready", lambda _: False)
+    whole, notices = run(tmp_path / "one", monkeypatch)
+    assert fusing.NOTICE in notices
+    assert len(started) == 1
 
     def stop():
         asked.append(1)
         return len(asked) > 20
 
     run(tmp_path / "two", monkeypatch, stop)
-    assert run(tmp_path / "two", monkeypatch, resume=True) == whole
-    assert len(fused) == 3  # once before the stop, once when it went on
+    monkeypatch.setattr(fusing, "ready", lambda _: True)
+    monkeypatch.setattr("timewarp.energy.potential.fused", lambda *_: pytest.fail("it was compiled"))
+    assert run(tmp_path / "two", monkeypatch, resume=True)[0] == whole
+
+
+def test_the_process_that_is_left_behind_compiles_what_the_run_would_have_needed(monkeypatch, started):
+    potential, kinds = Potential(loader("GG")()), []
+    monkeypatch.setattr(fusing, "ready", lambda _: False)
+    chosen, notices = fusing.fused(potential, None, 60.0)
+    assert (chosen, notices) == (False, (fusing.NOTICE,))
+    (command,) = started
+    monkeypatch.setattr(fusing, "made", kinds.append)
+    monkeypatch.setattr(sys, "argv", ["-c", command[-1]])
+    exec(command[command.index("-c") + 1], {})
+    (kind,) = kinds
+    assert tuple(kind[:2]) == compiled.needed(potential.tables)[:2]
+    assert tuple(kind[2]) == compiled.needed(potential.tables)[2]
+
+
+@pytest.mark.parametrize(
+    ("there", "steps", "seconds", "chosen", "waited"),
+    [
+        (True, None, 60.0, True, False),
+        (True, 10_000, None, True, False),
+        (True, None, 20.0, False, False),
+        (True, 600, None, False, False),
+        (False, None, 60.0, False, False),
+        (False, None, 3600.0, True, True),
+        (False, 10_000_000, None, True, True),
+    ],
+)
+def test_a_run_takes_what_is_there_and_a_long_one_waits(there, steps, seconds, chosen, waited, monkeypatch, started):
+    waits = []
+    monkeypatch.setattr(fusing, "ready", lambda _: there)
+    monkeypatch.setattr(fusing, "prepare", waits.append)
+    assert fusing.fused(Potential(loader("GG")()), steps, seconds)[0] is chosen
+    assert bool(waits) is waited
+    assert not fusing.fused(lambda x: x, steps, seconds)[0]  # somebody else's energy
 
 
 def test_compiled_the_energy_and_the_growth_are_the_same():
@@ -55,10 +104,3 @@ def test_compiled_the_energy_and_the_growth_are_the_same():
     growth.fuse()
     torch.testing.assert_close(peptide.potential(x), before, rtol=1e-4, atol=1e-2)
     torch.testing.assert_close(growth.curves(tau), curves, rtol=1e-3, atol=1e-3)
-
-
-def test_short_runs_are_left_alone():
-    assert worth_fusing(None, 60.0)
-    assert worth_fusing(10_000, None)
-    assert not worth_fusing(None, 20.0)
-    assert not worth_fusing(600, None)

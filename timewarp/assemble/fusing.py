@@ -1,28 +1,78 @@
-"""When a run compiles its energy: after as many steps as no clock decides, so that a resumed run has the same bytes.
+"""Whether a run's energy is compiled: decided once, before its first step, and kept with it.
 
-Compiled, a proposal takes half to a quarter of the time; compiling takes half a minute where it was not done before on
-a machine, and no time where it was. Short runs are over before that pays.
+Compiled, a proposal takes about half the time. Compiling takes more than a minute, once for a machine, and loading
+what was compiled nothing; so a run takes what is there, a long one waits for it, and one of a minute leaves a process
+behind it that makes it for the next. What a run decided it keeps when it is resumed: the two ways round differently.
 """
 
 from __future__ import annotations
 
-from timewarp.assemble.peptide import Peptide
-from timewarp.energy import Potential
-from timewarp.flow.internal import InternalProposal
-from timewarp.kernel import Proposal
+import json
+import shutil
+import subprocess
+import sys
 
-AFTER = 640  # steps
+import torch
+
+from timewarp import ahead
+from timewarp.energy import Potential, compiled
+from timewarp.flow import growth
+from timewarp.kernel import Energy
+
 WORTH_STEPS, WORTH_SECONDS = 3000, 45.0  # shorter runs are left alone
+LONG_STEPS, LONG_SECONDS = 50_000, 600.0  # longer ones wait for the compiler
+PREPARE = """
+import json, sys
+from timewarp.assemble.fusing import made
+made(json.loads(sys.argv[1]))
+"""
+NOTICE = "the energy is being compiled in the background, once for this machine; later runs are about twice as fast"
 
 
-def worth_fusing(steps: int | None, seconds: float | None) -> bool:
-    """Whether a run with these limits compiles at all."""
-    return (steps is None or steps >= WORTH_STEPS) and (seconds is None or seconds >= WORTH_SECONDS)
+def fused(potential: Energy, steps: int | None, seconds: float | None) -> tuple[bool, tuple[str, ...]]:
+    """(Whether a run with these limits is compiled from its first step on, notices)."""
+    if not _ours(potential) or not _reaches(steps, seconds, WORTH_STEPS, WORTH_SECONDS):
+        return False, ()
+    if ready(potential):
+        return True, ()
+    try:
+        ahead.compiler()
+    except RuntimeError:
+        return False, ()
+    if _reaches(steps, seconds, LONG_STEPS, LONG_SECONDS):
+        prepare(potential)
+        return True, ()
+    command = [
+        *(["nice"] if shutil.which("nice") else []),
+        sys.executable,
+        "-c",
+        PREPARE,
+        json.dumps(compiled.needed(potential.tables)),
+    ]
+    quiet = subprocess.DEVNULL
+    subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+    return False, (NOTICE,)
 
 
-def fuse(peptide: Peptide, proposal: Proposal) -> None:
-    """Compile the energy and the growth curves from here on, where they are ours."""
-    if isinstance(peptide.potential, Potential) and peptide.potential.device.type == "cpu":
-        peptide.potential.compiled = True
-        if isinstance(proposal, InternalProposal) and proposal.growth:
-            proposal.growth.fuse()
+def ready(potential: Potential) -> bool:
+    """Whether all that a run of this potential compiles is only to be loaded."""
+    return compiled.ready(potential.tables) and growth.ready(potential.dtype)
+
+
+def prepare(potential: Potential) -> None:
+    """Compile it, if it is not kept."""
+    made(compiled.needed(potential.tables))
+
+
+def made(kind: compiled.Kind) -> None:
+    """Compile what potentials of one kind need."""
+    compiled.make(kind)
+    growth.make(getattr(torch, kind[0]))
+
+
+def _ours(potential: Energy) -> bool:
+    return isinstance(potential, Potential) and potential.device.type == "cpu"
+
+
+def _reaches(steps: int | None, seconds: float | None, many: int, long: float) -> bool:
+    return (steps is None or steps >= many) and (seconds is None or seconds >= long)

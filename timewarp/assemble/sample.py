@@ -17,7 +17,7 @@ from timewarp.assemble.adapt import NAME, adapted_to, chart_of
 from timewarp.assemble.energy import energy_of
 from timewarp.assemble.exploration import Exploration
 from timewarp.assemble.flows import bound, load_flow
-from timewarp.assemble.fusing import AFTER, fuse, worth_fusing
+from timewarp.assemble.fusing import fused
 from timewarp.assemble.judging import judge
 from timewarp.assemble.kernels import flow_kernel
 from timewarp.assemble.peptide import Peptide
@@ -76,6 +76,12 @@ def chains_of(
         saved = directory.saved
         progress(0.0, "checking the energy against OpenMM")
         energy, molecule, notices = energy_of(prepared, settings.temperature, device=device)
+        compile_it = bool(saved.meta["tally"].get("fused")) if saved else None
+        if compile_it is None:
+            compile_it, told = fused(energy, settings.steps, settings.seconds)
+            notices = (*notices, *told)
+        if compile_it:
+            energy.compiled = True  # type: ignore[attr-defined]
         whitening = chart_of(checkpoint, prepared, molecule, settings.temperature)
         if saved:
             whitening = {k.removeprefix("chart."): v for k, v in saved.tensors.items() if k.startswith("chart.")}
@@ -102,7 +108,7 @@ def chains_of(
             rng = saved.generator()
             tally = Tally(**saved.meta["tally"])
         else:
-            tally = Tally()
+            tally = Tally(fused=compile_it)
             progress(0.0, "looking for states to start from")
             first = _start(settings, peptide, proposal, prepared, rng, tally, starts, found)
             state = kernel.init(first)
@@ -202,10 +208,7 @@ class _Loop:
         steps = self.settings.steps
         left = steps - tally.step if steps else 2**62
         self._save(state, tally, rng)
-        fused = worth_fusing(steps, self.settings.seconds)
         if left > 0 and not self._over():
-            if fused and tally.step >= AFTER:
-                fuse(self.peptide, self.proposal)
             for state, info in run(self.kernel, state, left, rng):  # noqa: B020
                 tally.step += 1
                 tally.count(self.names[info.get("kernel", 0)], info)
@@ -219,8 +222,6 @@ class _Loop:
                     self._tell(tally)
                 if self._converged(tally) or self._over():
                     break
-                if fused and tally.step == AFTER:
-                    fuse(self.peptide, self.proposal)
         self._save(state, tally, rng)
 
     def _converged(self, tally: Tally) -> bool:

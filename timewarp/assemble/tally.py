@@ -27,6 +27,7 @@ class Tally:
     judged: int = 0  # second tests, by the last word on the energy
     refused: int = 0  # that failed
     difference: float = 0.0  # U/kT, the largest between the two energies there
+    fused: bool = False  # whether the energy is compiled; see `assemble.fusing`
     held: int = 0  # looks in a row at which the chains had converged
 
     def count(self, name: str, info: dict[str, Any]) -> None:

@@ -6,16 +6,17 @@ on a GPU, or where an old torch cannot do that, each process compiles it at its 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timewarp.ahead import ahead
+from timewarp.ahead import ahead, kept
 from timewarp.energy import angles, pairs, tables
 from timewarp.energy.pairs import Evaluated, evaluate
 from timewarp.energy.tables import Born, Tables
@@ -51,6 +52,8 @@ FREE: dict[str, dict[int, str]] = {
     "born.numbers": {},
     "born.neck": {2: "pairs"},
 }
+SOURCES = [pairs, angles, tables]
+Kind = tuple[str, int, Sequence[bool] | None]
 Made = Callable[[Tensor, Tables, bool], Evaluated]
 _failed: list[str] = []  # why there is no compiling in this process
 
@@ -58,6 +61,25 @@ _failed: list[str] = []  # why there is no compiling in this process
 def works() -> bool:
     """Whether compiling has not failed in this process."""
     return not _failed
+
+
+def ready(t: Tables) -> bool:
+    """Whether the functions of a molecule's kind, with and without gradient, are only to be loaded."""
+    return all(kept(OPTIONS, _name(*_kind(t, want)), SOURCES) for want in (False, True))
+
+
+def needed(t: Tables) -> Kind:
+    """What a molecule's compiled functions are told apart by: precision, terms of a torsion, kind of solvent."""
+    dtype, periods, _, born = _kind(t, False)
+    return str(dtype).removeprefix("torch."), periods, born
+
+
+def make(kind: Kind) -> None:
+    """Compile the functions of a kind, if they are not kept; what goes wrong is said at the first call."""
+    dtype, periods, born = kind
+    with contextlib.suppress(Exception):
+        for want in (False, True):
+            _function("cpu", getattr(torch, dtype), periods, want, None if born is None else tuple(born))
 
 
 def compiled(x: Float[Tensor, "batch atoms 3"], t: Tables, want: bool) -> Evaluated:
@@ -80,6 +102,11 @@ def _kind(t: Tables, want: bool) -> tuple[torch.dtype, int, bool, tuple[bool, ..
     return t.pairs.dtype, t.torsion.shape[1], want, born
 
 
+def _name(dtype: torch.dtype, periods: int, want: bool, born: tuple[bool, ...] | None) -> str:
+    solvent = "vacuum" if born is None else "".join(letter for letter, there in zip("rsn", born) if there) or "hct"
+    return f"energy-{str(dtype)[6:]}-{periods}-{solvent}-{'gradient' if want else 'alone'}"
+
+
 @functools.cache
 def _function(device: str, dtype: torch.dtype, periods: int, want: bool, born: tuple[bool, ...] | None) -> Made:
     if device != "cpu":
@@ -92,10 +119,8 @@ def _function(device: str, dtype: torch.dtype, periods: int, want: bool, born: t
 
     named = [("", torch.zeros(SIZES["batch"], SIZES["atoms"], 3, dtype=dtype)), *_tensors(like)]
     free = [list(FREE[name]) if name else [0, 1] for name, _ in named]
-    solvent = "vacuum" if born is None else "".join(letter for letter, there in zip("rsn", born) if there) or "hct"
-    kind = f"energy-{str(dtype)[6:]}-{periods}-{solvent}-{'gradient' if want else 'alone'}"
     try:
-        made = ahead(flat, [tensor for _, tensor in named], free, OPTIONS, kind, [pairs, angles, tables])
+        made = ahead(flat, [tensor for _, tensor in named], free, OPTIONS, _name(dtype, periods, want, born), SOURCES)
     except (ImportError, AttributeError, TypeError):  # torch is older than this way
         return _at_first_call()
 

@@ -21,13 +21,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from math import pi
+from types import ModuleType
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from timewarp import units
-from timewarp.ahead import ahead
+from timewarp.ahead import ahead, kept
 from timewarp.flow.chart import InternalChart
 from timewarp.forcefield import GeneralizedBorn
 from timewarp.state import Molecule
@@ -150,6 +151,20 @@ def _energies(a, b, c, cosine, sine, *tables):
     return torch.stack([clash, electric], 1)
 
 
+def _named(dtype: torch.dtype) -> tuple[str, list[ModuleType]]:
+    return f"growth-{str(dtype)[6:]}", [sys.modules[__name__]]
+
+
+def ready(dtype: torch.dtype) -> bool:
+    """Whether the compiled loops are only to be loaded."""
+    return kept(OPTIONS, *_named(dtype))
+
+
+def make(dtype: torch.dtype) -> None:
+    """Compile them, if they are not kept."""
+    _compiled(dtype)
+
+
 @functools.cache
 def _compiled(dtype: torch.dtype) -> Callable[..., Tensor]:
     """On a CPU it is loaded, where a process of this user made it before; else each compiles it at its first call."""
@@ -157,9 +172,8 @@ def _compiled(dtype: torch.dtype) -> Callable[..., Tensor]:
     table = torch.zeros(7, 19, dtype=dtype)  # sizes that are like those of peptides, and unlike one another
     example = [*3 * [table.expand(64, -1, -1).contiguous()], *2 * [torch.zeros(ANGLES, dtype=dtype)], *5 * [table]]
     free = [*3 * [[0, 1, 2]], *2 * [[]], *5 * [[0, 1]]]
-    here = [sys.modules[__name__]]
     try:
-        made = ahead(lambda *t: [_energies(*t)], example, free, OPTIONS, f"growth-{str(dtype)[6:]}", here)
+        made = ahead(lambda *t: [_energies(*t)], example, free, OPTIONS, *_named(dtype))
     except Exception:  # its kinds differ between versions; what cannot be compiled at all is said at the call
         return traced
 
