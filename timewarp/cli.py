@@ -82,6 +82,9 @@ def sample(
     chains: Chains = SampleSettings.chains,
     checkpoint: Checkpoint = SampleSettings.checkpoint,
     width: Annotated[int, typer.Option(metavar="B", help="Proposals made at once for a chain.")] = SampleSettings.width,
+    particles: Annotated[
+        int, typer.Option(metavar="M", help="Draws of bonds and angles for each proposal, picked by weight.")
+    ] = SampleSettings.particles,
     anneal: Annotated[
         int, typer.Option(metavar="K", help="Steps by which a proposal relaxes before it is tested.")
     ] = SampleSettings.anneal,
@@ -105,8 +108,8 @@ def sample(
     """Sample the Boltzmann distribution of a peptide, exactly."""
     settings = SampleSettings(
         pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds, 3600.0 if until else 60.0), chains=chains,
-        checkpoint=checkpoint, width=width, adapt=adapt, anneal=anneal, warm_up=warm_up, until=until,
-        verify=verify, temperature=temperature, seed=seed, device=device, resume=resume,
+        checkpoint=checkpoint, width=width, adapt=adapt, particles=particles, anneal=anneal, warm_up=warm_up,
+        until=until, verify=verify, temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _watch("sample", settings)
 

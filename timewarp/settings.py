@@ -102,7 +102,7 @@ class SampleSettings(ChainSettings):
     checkpoint: str = "2aa"
     width: int = 100  # proposals at once: a matter of speed alone, see `timewarp.assemble.warming`
     adapt: float | None = None  # minutes of adaptation before the first frame; None for none
-    # steps by which a proposal relaxes before it is tested, where the flow can; 0 for none, None for as many as fit
+    particles: int = 1  # draws of the stiff coordinates about the torsions of one proposal, where the flow can
     anneal: int = 0  # steps: two take the acceptance from 58 to 62 %, for half again the time of a proposal
     warm_up: int = 100  # tests of each chain before the first frame
     until: Until | None = None  # also the end of a run, before its limit
@@ -115,6 +115,7 @@ class SampleSettings(ChainSettings):
         _require(not self.until or self.chains >= 4, "--until converged", "four chains or more to compare", self.chains)
         _require(self.adapt is None or 0 < self.adapt < math.inf, "--adapt", "more than 0 minutes", self.adapt)
         _require(self.anneal >= 0, "--anneal", "0 or more", self.anneal)
+        _require(self.particles >= 1, "--particles", "1 or more", self.particles)
 
 
 @dataclass(frozen=True, kw_only=True)

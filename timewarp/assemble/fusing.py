@@ -31,7 +31,9 @@ NOTICE = "the energy is being compiled in the background, once for this machine;
 
 def fused(potential: Energy, steps: int | None, seconds: float | None) -> tuple[bool, tuple[str, ...]]:
     """(Whether a run with these limits is compiled from its first step on, notices)."""
-    if not _ours(potential) or not _reaches(steps, seconds, WORTH_STEPS, WORTH_SECONDS):
+    if not isinstance(potential, Potential) or potential.device.type != "cpu":
+        return False, ()
+    if not _reaches(steps, seconds, WORTH_STEPS, WORTH_SECONDS):
         return False, ()
     if ready(potential):
         return True, ()
@@ -68,10 +70,6 @@ def made(kind: compiled.Kind) -> None:
     """Compile what potentials of one kind need."""
     compiled.make(kind)
     growth.make(getattr(torch, kind[0]))
-
-
-def _ours(potential: Energy) -> bool:
-    return isinstance(potential, Potential) and potential.device.type == "cpu"
 
 
 def _reaches(steps: int | None, seconds: float | None, many: int, long: float) -> bool:

@@ -91,9 +91,9 @@ def generate(
         if stop():
             break
         began = time.monotonic()
-        own = seed_of(seed, name)
-        rng = torch.Generator().manual_seed(own)
-        peptide = Peptide.of(load(), recipe.temperature, compiled=compiled, seed=own)
+        number = seed_of(seed, name)
+        rng = torch.Generator().manual_seed(number)
+        peptide = Peptide.of(load(), recipe.temperature, compiled=compiled, seed=number)
         kept, own, how = made_by(peptide, recipe, rng, flow)
         facts = {"sequence": name, "seed": seed, "recipe": recipe.facts(), **how, **mixed(kept, recipe.walkers)}
         facts["seconds"] = time.monotonic() - began

@@ -157,7 +157,7 @@ def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Any, tuple[
     if isinstance(settings, ExploreSettings):
         rise = settings.rise / units.kT(settings.temperature)
         return Explore(energy, proposal, rise, peptide.same_hand), (FLOW,)
-    flow = flow_kernel(peptide, proposal, settings.anneal, settings.width)
+    flow = flow_kernel(peptide, proposal, settings.anneal, settings.width, settings.particles)
     heavy = peptide.molecule.masses.float().clamp_min(HYDROGEN)
     local = Hamiltonian(energy, heavy, LEAPFROG, steps=10)
     if not peptide.chart.torsions:

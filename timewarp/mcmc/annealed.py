@@ -25,7 +25,11 @@ Either way                 ln W = -ln q(tau) - sum_(k = 0 ... K) (lambda_(k+1) -
 
 For q(tau) N(e_0) prod T_k(e_(k-1) -> e_k) is what the path was drawn with, and exp(-S(tau, e_K)) prod
 T_k(e_k -> e_(k-1)) a law whose marginal at the end is the target: by detailed balance W is the second over the first.
-So the chain on pairs of an end and a path is independence Metropolis-Hastings, and exact. Given the end, its path may
+So the chain on pairs of an end and a path is independence Metropolis-Hastings, and exact. With M particles there are M
+paths at the same torsions, of which the one that is proposed is picked by its weight; the mean of their weights takes
+the place of W, in which most of what the law of e gets wrong averages out (particle independent Metropolis-Hastings,
+Andrieu, Doucet and Holenstein 2010). The paths that were not picked belong to what is proposed, as the path to its end
+does: given an end and its own path, M - 1 others are drawn forward. Given the end, its path may
 be drawn anew at any time that no state decides; this is done where another kernel has moved the end, and whenever
 proposals are made.
 """
@@ -65,6 +69,7 @@ class Annealed:
         stages: K; with 0 this is independence sampling.
         width: proposals drawn at once, for each chain.
         angle: theta of the transitions, 0 < theta <= pi/2.
+        particles: M, paths at the same torsions.
     """
 
     energy: Energy
@@ -72,15 +77,16 @@ class Annealed:
     stages: int = 4
     width: int = 128
     angle: float = 0.3 * math.pi
+    particles: int = 1
 
     exact: ClassVar[bool] = True
     max_tests: ClassVar[int] = 1
 
     def __post_init__(self):
-        if self.stages < 0 or self.width < 1 or not 0 < self.angle <= math.pi / 2:
+        if self.stages < 0 or self.width < 1 or not 0 < self.angle <= math.pi / 2 or self.particles < 1:
             raise ValueError(
-                "expected stages >= 0, a width of at least 1 proposal and 0 < angle <= pi/2, got "
-                f"{self.stages}, {self.width}, {self.angle}"
+                "expected stages >= 0, a width of at least 1 proposal, 0 < angle <= pi/2 and at least 1 particle, got "
+                f"{self.stages}, {self.width}, {self.angle}, {self.particles}"
             )
 
     @property
@@ -92,7 +98,7 @@ class Annealed:
     def cost(self) -> int:
         """Energy evaluations of a path."""
         given, placed = self.proposal.cost
-        return given + placed * (self.stages + 1)
+        return given + placed * (self.stages + 1) * self.particles
 
     def init(self, state: State) -> Queue:
         """The chains at their beginning, with an empty queue; their paths are drawn in the first step.
@@ -140,7 +146,22 @@ class Annealed:
         return queue, single_test(accepted, present.energy, evaluations, refused)
 
     def forward(self, given: Given, rng: torch.Generator) -> tuple[Positions, Tensor, Tensor]:
-        """Paths from the Gaussian towards the target: (positions, U/kT, ln W) at their ends."""
+        """Paths from the Gaussian towards the target: (positions, U/kT, ln W) at the ends of those that are picked."""
+        if self.particles == 1:
+            return self._path(given, rng)
+        positions, energy, log_weight = self._paths(given, self.particles, rng)
+        share = torch.softmax(log_weight - log_weight.max(0).values, 0).nan_to_num(1.0)
+        pick = torch.multinomial(share.T.to(rng.device), 1, generator=rng)[:, 0].to(share.device)
+        rows = torch.arange(len(pick), device=pick.device)
+        return positions[pick, rows], energy[pick, rows], _log_mean(log_weight)
+
+    def _paths(self, given: Given, count: int, rng: torch.Generator) -> tuple[Positions, Tensor, Tensor]:
+        """`count` paths for each of the torsions, [count, torsions, ...]."""
+        found = self._path(_repeated(given, count), rng)
+        positions, energy, log_weight = (part.unflatten(0, (count, -1)) for part in found)
+        return positions, energy, log_weight
+
+    def _path(self, given: Given, rng: torch.Generator) -> tuple[Positions, Tensor, Tensor]:
         residual, shares = self._residual(given), self.shares
         point = residual(_normal(given.torsions, self.proposal.noises, rng))
         log_weight = -given.log_prob.double() - (shares[1] - shares[0]) * point.residual
@@ -151,7 +172,14 @@ class Annealed:
         return positions, energy, log_weight
 
     def backward(self, given: Given, noise: Noise, rng: torch.Generator) -> Tensor:
-        """ln W of paths that end at e = `noise`."""
+        """ln W of paths that end at e = `noise`, and of others beside them."""
+        own = self._path_to(given, noise, rng)
+        if self.particles == 1:
+            return own
+        others = self._paths(given, self.particles - 1, rng)[2]
+        return _log_mean(torch.cat([own[None], others]))
+
+    def _path_to(self, given: Given, noise: Noise, rng: torch.Generator) -> Tensor:
         residual, shares = self._residual(given), self.shares
         point = residual(noise)
         log_weight = -given.log_prob.double()
@@ -171,7 +199,7 @@ class Annealed:
 
     def _filled(self, queue: Queue, rng: torch.Generator) -> Queue:
         shape, state = queue.energy_waiting.shape, queue.waiting
-        parts = [self._proposed(size, rng) for size in _sizes(shape.numel())]
+        parts = [self._proposed(size, rng) for size in _sizes(shape.numel(), max(1, CHUNK // self.particles))]
         positions, energy, log_net = (torch.cat(part) for part in zip(*parts, strict=True))
         waiting = State(positions.view_as(state.positions), state.velocities)
         unknown = torch.full_like(queue.log_net, torch.nan)
@@ -191,5 +219,17 @@ def _normal(like: Tensor, count: int, rng: torch.Generator) -> Noise:
     return torch.randn(shape, generator=rng, dtype=like.dtype, device=rng.device).to(like.device)
 
 
-def _sizes(count: int) -> Iterable[int]:
-    return [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
+def _sizes(count: int, most: int) -> Iterable[int]:
+    return [min(most, count - start) for start in range(0, count, most)]
+
+
+def _repeated(given: Given, count: int) -> Given:
+    """The torsions `count` times over, one whole block after another."""
+    parts = (given.torsions, given.log_prob, *given.basin)
+    torsions, log_prob, *basin = (part.repeat(count, *[1] * (part.ndim - 1)) for part in parts)
+    return Given(torsions, log_prob, tuple(basin))
+
+
+def _log_mean(log_weight: Tensor) -> Tensor:
+    """ln of the mean of weights over the first axis; of none that is finite, that of the largest."""
+    return log_weight.logsumexp(0) - math.log(len(log_weight))
