@@ -17,7 +17,7 @@ from timewarp.kernel import Energy
 from timewarp.mcmc.torsions import Torsions, TorsionState
 from timewarp.state import Molecule, Positions
 
-CONFORMERS = 20  # over which the curvature of the full energy is averaged
+CONFORMERS = 20  # over which the curvature of the full energy is averaged in the last round, half of them before
 WALKERS = 64
 ROUNDS = (80, 20, 20)  # torsion moves of each walker before the curvature is averaged (anew); 40 hot ones to begin with
 
@@ -71,14 +71,15 @@ class Peptide:
         if bonded and chart.torsions:
             rng = torch.Generator().manual_seed(seed)
             walk, state = Torsions(chart, Response(chart, potential, steps=2), potential), None
-            for steps in ROUNDS:
+            for number, steps in enumerate(ROUNDS, 1):
                 if state is None:
                     state = warm(walk, walk.begin(WALKERS, rng), steps, rng)
                 else:
                     walk = Torsions(stiff.chart, Response(stiff.chart, potential, steps=2), potential)
                     state = warm(walk, walk.init(state.state), steps, rng, hottest=1.0)
                 best = state.log_density.argsort(descending=True)[: WALKERS // 2]
-                chosen = best[torch.randperm(len(best), generator=rng)[:CONFORMERS]]
+                count = CONFORMERS if number == len(ROUNDS) else -(-CONFORMERS // 2)
+                chosen = best[torch.randperm(len(best), generator=rng)[:count]]
                 stiff = _stiff(molecule, refined(stiff, state.torsions[chosen]), potential, temperature)
         return cls(molecule, potential, temperature, stiff.chart, stiff.response, stiff)
 
