@@ -12,9 +12,10 @@ PEPTIDES = os.environ.get("INGREDIENTS_PEPTIDES", "AA HL CE DG FK NA PY RT SS VF
 SECONDS = float(os.environ.get("INGREDIENTS_SECONDS", "30"))
 VARIANTS = {
     "everything": {},
-    "no annealing": {"anneal": 0},
-    "annealing of 4 steps": {"anneal": 4},
-    "annealing of 16 steps": {"anneal": 16},
+    "one draw of bonds and angles": {"particles": 1},
+    "sixteen draws": {"particles": 16},
+    "annealing of 4 steps in their place": {"anneal": 4, "particles": 1},
+    "annealing of 16 steps in their place": {"anneal": 16, "particles": 1},
     "no warm-up, weights by rule": {"warm_up": 0},
     "narrow (width 10)": {"width": 10},
     "wide (width 400)": {"width": 400},

@@ -12,7 +12,7 @@ import torch
 
 from timewarp import assemble
 from timewarp.analysis import convergence
-from timewarp.assemble import exploration
+from timewarp.assemble import exploration, fusing
 from timewarp.assemble import peptide as building
 from timewarp.assemble.exploration import Exploration, unvisited
 from timewarp.cli import execute
@@ -27,6 +27,7 @@ QUICK = {
     exploration: {"WALKERS": 8, "STEPS": 40},
     convergence: {"RHAT": 1.1, "ESS_PER_CHAIN": 10},
     sampling: {"FIRST": 12},
+    fusing: {"WORTH_SECONDS": float("inf")},  # a run with a limit of steps would choose otherwise, and round otherwise
 }
 
 

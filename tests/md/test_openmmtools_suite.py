@@ -157,7 +157,7 @@ CACHES = [
 ]
 
 
-@pytest.mark.parametrize("name", CACHES)
+@pytest.mark.parametrize("name", [CACHES[0], *(pytest.param(name, marks=pytest.mark.long) for name in CACHES[1:])])
 def test_beside_dynamics_it_takes_no_context_of_its_own(monkeypatch, alanine, name):
     """Two kinds of dynamics make the two Contexts that they count, and our move after them no third."""
     made = []
@@ -175,9 +175,14 @@ def test_beside_dynamics_it_takes_no_context_of_its_own(monkeypatch, alanine, na
     ("name", "exchanged"),
     [
         ("test_context_cache_sequence_apply", "GHMCMove"),
-        ("test_context_cache_compatibility", "LangevinDynamicsMove"),
-        ("test_dummy_context_cache", "LangevinDynamicsMove"),
-        ("test_mcmc_move_context_cache_shallow_copy", "LangevinSplittingDynamicsMove"),
+        *(
+            pytest.param(*both, marks=pytest.mark.long)
+            for both in (
+                ("test_context_cache_compatibility", "LangevinDynamicsMove"),
+                ("test_dummy_context_cache", "LangevinDynamicsMove"),
+                ("test_mcmc_move_context_cache_shallow_copy", "LangevinSplittingDynamicsMove"),
+            )
+        ),
     ],
 )
 def test_caches_of_contexts_in_the_place_of_dynamics(monkeypatch, alanine, name, exchanged):
@@ -215,6 +220,7 @@ class OscillatorsInStates(THEIRS):
         monkeypatch.setattr(mcmc, "MCDisplacementMove", lambda displacement_sigma: SpringMove(n_proposals=1))
 
 
+@pytest.mark.long
 class TestOscillatorsInStates(OscillatorsInStates):
     """Each replica in its state."""
 
@@ -228,6 +234,7 @@ class TestOscillatorsExchanged(OscillatorsInStates):
     ANALYZER = multistate.ReplicaExchangeAnalyzer
 
 
+@pytest.mark.long
 def test_their_free_energies_are_off_if_the_move_is_wrong(monkeypatch):
     monkeypatch.setattr(accept, "metropolis", lambda old, new, ratio, rng: torch.ones(old.shape, dtype=torch.bool))
     monkeypatch.setattr(mcmc, "MCDisplacementMove", lambda displacement_sigma: SpringMove(n_proposals=1))
