@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "failure": {"claim", "md", "resources", "settings", "training"},
     "inventory": {"md", "resources"},
     # where they meet
-    "assemble": BASE | RUN | {"flow", "energy", "mcmc", "md", "analysis", "training", "interrupt"},
+    "assemble": BASE | RUN | {"ahead", "flow", "energy", "mcmc", "md", "analysis", "training", "interrupt"},
     "bench": ALL - {"cli"},
     "cli": ALL,
 }

@@ -140,8 +140,17 @@ def test_examples_are_what_their_commands_make(tmp_path):
         write_pdb(made.topology, made.positions, tmp_path / name)
         old, new = (app.PDBFile(str(folder / name)) for folder in (ROOT / "peptides", tmp_path))
         assert [str(a) for a in old.topology.atoms()] == [str(a) for a in new.topology.atoms()]
-        shift = np.array(old.positions.value_in_unit(unit.nanometer)) - new.positions.value_in_unit(unit.nanometer)
-        assert np.abs(shift).max() < 0.05  # minimisers stop elsewhere on other processors
+        # minimisers stop elsewhere on other processors, groups that turn even in another minimum; what is stiff is near
+        joined = np.zeros((len(made.positions), len(made.positions)), dtype=int)
+        for one, other in old.topology.bonds():
+            joined[one.index, other.index] = joined[other.index, one.index] = 1
+        near = np.argwhere(np.triu(joined + joined @ joined, 1))
+        both = [np.array(file.positions.value_in_unit(unit.nanometer)) for file in (old, new)]
+        apart = [np.linalg.norm(x[near[:, 0]] - x[near[:, 1]], axis=1) for x in both]
+        assert np.abs(apart[0] - apart[1]).max() < 0.02
+        for center in np.flatnonzero(joined.sum(0) == 4):
+            hands = [np.linalg.det(x[np.flatnonzero(joined[center])[:3]] - x[center]) for x in both]
+            assert hands[0] * hands[1] > 0
 
 
 def test_examples_are_ready_to_sample():
