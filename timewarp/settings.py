@@ -102,7 +102,7 @@ class SampleSettings(ChainSettings):
     checkpoint: str = "2aa"
     width: int = 100  # proposals at once: a matter of speed alone, see `timewarp.assemble.warming`
     adapt: float | None = None  # minutes of adaptation before the first frame; None for none
-    # draws of the stiff coordinates for each proposal: four lift the acceptance by 7 to 10 %, and ESS/s where it is low
+    # draws of the stiff coordinates for each proposal: four lift the acceptance by 7 to 10 %, at about the same ESS/s
     particles: int = 4
     anneal: int = 0  # steps: two take the acceptance from 58 to 62 %, for half again the time of a proposal
     warm_up: int = 100  # tests of each chain before the first frame
