@@ -9,7 +9,7 @@ from timewarp.flow.growth import ANGLES, TEMPER, Growth, born_radii
 
 from .molecules import chart_of, flow_of, molecule_of, proposal_of
 
-SEQUENCES = ["AA", "HM", "PW", "ACE-SER-NME"]
+SEQUENCES = ["AA", "HM", "PW", "APGP", "ACE-SER-NME"]
 KT = units.kT(310.0)
 
 

@@ -126,7 +126,7 @@ def chart_of(
         return None
     arrays = {k.removeprefix(CHART): v for k, v in checkpoint.tensors.items() if k.startswith(CHART)}
     chart = InternalChart(molecule, whitening=arrays)
-    turns = chart.stiff.nonzero()[:, 1] == 2  # the mirror image has the same potential and other signs here
+    turns = chart.dihedrals  # the mirror image has the same potential and other signs here
     away = chart.prepared[chart.stiff][turns] - chart.mean.double()[turns]
     return arrays if bool((torch.cos(away) > 0).all()) else None
 

@@ -1,7 +1,8 @@
 """The internal chart: positions <-> (free torsions, whitened stiff coordinates), with its log-determinant.
 
 Bonds, angles, siblings' dihedrals and the dihedrals of rings and double-like bonds are stiff: the force field's own
-curvature makes them N(0, I) before anything is learned. The torsions that turn freely live on the circle.
+curvature makes them N(0, I) before anything is learned. The torsions that turn freely live on the circle, and so does
+the phase of a saturated ring of five, whose amplitude is stiff (`Puckers`): both count as torsions and dihedrals here.
 
 | symbol | variable |
 |---|---|
@@ -23,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from timewarp.flow.geometry import angle, dihedral, distance, place, wrap
+from timewarp.flow.pucker import Puckers
 from timewarp.flow.torque import below, torques
 from timewarp.flow.tree import Tree, tree
 from timewarp.state import Molecule, Positions
@@ -45,6 +47,8 @@ class InternalChart:
         torsions: number of free torsions.
         stiffs: number of stiff coordinates, 3 atoms - 6 - torsions.
         place_of_torsion: place (row of the Z-matrix) of each free torsion.
+        puckers: which of the dihedrals are phase and amplitude of a ring.
+        dihedrals: which of the stiff coordinates are dihedrals, the amplitudes of rings left out.
     """
 
     def __init__(
@@ -76,7 +80,12 @@ class InternalChart:
         self.refs = torch.where(self.tree.rows >= 0, position[self.tree.rows.clamp_min(0)], -1)
         self.below = below(self.refs).to(dtype)
         self.prepared = self.internal(molecule.reference.double()[None])[0]
+        self.puckers = Puckers.of(self.tree, molecule.reference, self.prepared)
+        place, kind = self.stiff.nonzero().unbind(1)
+        self.dihedrals = (kind == 2) & ~torch.isin(place, self.puckers.amplitudes)
         if whitening is not None:
+            if not torch.equal(whitening.get("phases", self.puckers.phases[:0]), self.puckers.phases.cpu()):
+                raise ValueError("expected the phases of the rings' puckers; the whitening is of another version")
             self.whiten(whitening["mean"], whitening["curvature"], whitening.get("rest"))
         else:
             self._relax(bonded)
@@ -86,13 +95,14 @@ class InternalChart:
 
         The Hessian is by differences of gradients, all of them in one batch.
         """
-        start, stiff = self.prepared, self.stiff
+        start, stiff = self.puckers.curled(self.prepared), self.stiff
         steps = SPACING * torch.eye(self.stiffs, dtype=start.dtype)
         offsets = torch.cat([torch.zeros_like(steps[:1]), steps, -steps])
 
         def slopes(r):
             internal = start.expand(len(r), -1, -1).clone()
             internal[:, stiff] = r
+            internal = self.puckers.uncurled(internal)
             x = self.cartesian(internal)
             with torch.enable_grad():
                 y = x.detach().requires_grad_()
@@ -142,11 +152,13 @@ class InternalChart:
                 setattr(new, name, value.to(device))
         moved = {name: getattr(self.tree, name).to(device) for name in ("order", "rows", "free")}
         new.tree = replace(self.tree, **moved)
+        new.puckers = self.puckers.to(device)
         return new
 
     def arrays(self) -> dict[str, Tensor]:
         """The whitening: what it takes, beside the molecule, to make this very chart again."""
         arrays = {"mean": self.mean.double(), "curvature": self.curvature, "order": self.tree.order}
+        arrays |= {"phases": self.puckers.phases} if len(self.puckers) else {}
         return arrays | {"rest": self.rest.clone()}
 
     def internal(self, positions: Positions) -> Float[Tensor, "*batch atoms 3"]:
@@ -179,15 +191,16 @@ class InternalChart:
         return placed[..., self.back, :]
 
     def log_volume(self, internal: Float[Tensor, "*batch atoms 3"]) -> Float[Tensor, "*batch"]:
-        """ln of the volume element r^2 sin(theta) of all placed atoms."""
+        """ln of the volume element r^2 sin(theta) of all placed atoms, and of the puckers."""
         r, bend = internal[..., 1:, 0], internal[..., 2:, 1]
-        return 2 * torch.log(r).sum(-1) + torch.log(torch.sin(bend)).sum(-1)
+        placed = 2 * torch.log(r).sum(-1) + torch.log(torch.sin(bend)).sum(-1)
+        return placed + self.puckers.log_volume(internal) if len(self.puckers) else placed
 
     def split(self, internal) -> tuple[Float[Tensor, "*batch torsions"], Float[Tensor, "*batch stiffs"]]:
         """(tau, z) of internal coordinates."""
+        internal = self.puckers.curled(internal)
         delta = internal[..., self.stiff] - self.mean.to(internal.dtype)
-        dihedrals = self.stiff.nonzero()[:, 1] == 2
-        delta = torch.where(dihedrals, wrap(delta), delta)
+        delta = torch.where(self.dihedrals, wrap(delta), delta)
         return wrap(internal[..., self.free]), delta @ self.root.to(internal.dtype)
 
     def join(self, torsions, stiff) -> Float[Tensor, "*batch atoms 3"]:
@@ -196,7 +209,7 @@ class InternalChart:
         out = r.new_zeros(*r.shape[:-1], self.atoms * 3)
         out[..., self.stiff.reshape(-1)] = r
         out[..., self.free.reshape(-1)] = torsions
-        return out.reshape(*r.shape[:-1], self.atoms, 3)
+        return self.puckers.uncurled(out.reshape(*r.shape[:-1], self.atoms, 3))
 
     def forward(self, positions: Positions):
         """(tau, z, ln |d(tau, z)/dx|), the pose left out."""
@@ -225,12 +238,15 @@ class InternalChart:
         positions: Positions,
         gradient: Float[Tensor, "*batch atoms 3"],
     ) -> Float[Tensor, "*batch atoms 3"]:
-        """d(f - ln volume)/d(bond, angle, dihedral); without meaning where an atom has no such coordinate."""
+        """d(f - ln volume)/d(bond, angle, dihedral), the latter phase or amplitude where it stands for them.
+
+        Without meaning where an atom has no such coordinate.
+        """
         order = self.tree.order
         rate = torques(positions[..., order, :], gradient[..., order, :], self.refs, self.below)
         rate[..., 1:, 0] -= 2 / internal[..., 1:, 0]
         rate[..., 2:, 1] -= 1 / torch.tan(internal[..., 2:, 1])
-        return rate
+        return self.puckers.rates(internal, rate)
 
 
 def _ties(whitening, molecule):

@@ -3,7 +3,8 @@
 What stiffens or softens the stiff coordinates as the torsions turn is the pairs: a contact stiffens what would close
 it by as much as a bend resists. Their Hessian over positions is known in closed form, and changing an internal
 coordinate moves all atoms beyond it as a rigid body, about an axis that turns with the bodies before it (Noguti and
-Go 1983). The bonds, a hundred times stiffer, do not feel it, and are left out.
+Go 1983). The bonds, a hundred times stiffer, do not feel it, and are left out; the amplitude of a ring's pucker, which
+turns two bodies at once, has zeros.
 
 | symbol | variable |
 |---|---|
@@ -52,11 +53,13 @@ class Curvature:
         self.place, self.kind = places[self.rows], kinds[self.rows]
         moved, led = cpu.below.bool()
         body = torch.where((self.kind == DIHEDRAL)[:, None], led[self.place], moved[self.place])
+        amplitude = (self.kind == DIHEDRAL) & torch.isin(self.place, cpu.puckers.amplitudes)
+        body = body & ~amplitude[:, None]
         self.body = body.to(dtype)
         within = (body[:, None] | ~body[None]).all(-1)  # the second's body is part of the first's
         same = self.place[:, None] == self.place
         first = self.kind[:, None] >= self.kind  # of one atom the dihedral turns the axis of the bend
-        self.before = torch.where(same, first, within & body[:, self.place])
+        self.before = torch.where(same, first, within & body[:, self.place]) & ~amplitude & ~amplitude[:, None]
 
     def to(self, device: torch.device | str) -> Curvature:
         """The same with its tensors on a device."""

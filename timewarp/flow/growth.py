@@ -30,6 +30,7 @@ from torch import Tensor
 from timewarp import units
 from timewarp.ahead import ahead, kept
 from timewarp.flow.chart import InternalChart
+from timewarp.flow.ring_growth import AT_ONCE, RingStep
 from timewarp.forcefield import GeneralizedBorn
 from timewarp.state import Molecule
 
@@ -56,6 +57,9 @@ class Step:
     born: Tensor  # q_i q_j (1 - 1/80) of the solvent's term
     reach: Tensor  # B_i B_j
 
+    def to(self, device: torch.device | str) -> Step:
+        return Step(**{f.name: getattr(self, f.name).to(device) for f in fields(Step)})
+
 
 class Growth:
     """The curves of one molecule.
@@ -78,17 +82,23 @@ class Growth:
         self.base = (owner < 0).nonzero()[:, 0]
         self.energies = _compiled(chart.dtype) if compiled else _energies
         self.start = frame.to(chart.dtype)
-        self.steps = [
-            _step(still.refs[place], number, owner, frame, pairs, chart.dtype)
-            for number, place in enumerate(still.place_of_torsion)
-        ]
         grid = torch.arange(ANGLES, dtype=chart.dtype) * (2 * pi / ANGLES) - pi
         self.cosine, self.sine = torch.cos(grid), torch.sin(grid)
+        rings = {place: ring for ring, place in enumerate(still.puckers.phases.tolist())}
+
+        def step(number: int, place: int) -> Step | RingStep:
+            if place not in rings:
+                return _step(still.refs[place], number, owner, frame, pairs, chart.dtype)
+            axes = [t[0] for t in _axes(frame[None], still.refs[place])]
+            group, standing = (owner == number).nonzero()[:, 0], (owner < number).nonzero()[:, 0]
+            return RingStep.of(still, rings[place], group, standing, frame, axes, pairs, grid)
+
+        self.steps = [step(number, place) for number, place in enumerate(still.place_of_torsion.tolist())]
 
     def to(self, device: torch.device | str) -> Growth:
         """The same with its tensors on a device."""
         new = copy.copy(self)
-        new.steps = [Step(**{f.name: getattr(s, f.name).to(device) for f in fields(Step)}) for s in self.steps]
+        new.steps = [step.to(device) for step in self.steps]
         for name in ("base", "start", "cosine", "sine"):
             setattr(new, name, getattr(self, name).to(device))
         return new
@@ -108,6 +118,12 @@ class Growth:
             return placed.new_zeros(len(placed), CHANNELS, ANGLES)
         x, y, z, origin = _axes(placed, step.axis)
         apart = placed[:, step.standing] - origin[:, None]
+        if isinstance(step, RingStep):
+            local = apart @ torch.stack([x, y, z], -1)
+            inner = _sums(step.inner_square, *step.inner)
+            parts = [_sums(step.square(part), *step.tables) for part in local.split(AT_ONCE)]
+            clash, electric = (torch.cat(part) + own for part, own in zip(zip(*parts, strict=True), inner, strict=True))
+            return torch.stack([_tempered(clash), electric], 1)
         h, u, v = ((apart * e[:, None]).sum(-1)[:, None] for e in (z, x, y))
         height, along, across = step.height[:, None], step.along[:, None], step.across[:, None]
         a = (height - h).square() + along.square() + across.square() + u * u + v * v
@@ -122,6 +138,9 @@ class Growth:
         """The same positions with the torsion's group at an angle."""
         step = self.steps[number]
         x, y, z, origin = _axes(placed, step.axis)
+        if isinstance(step, RingStep):
+            group = origin[:, None] + step.at(angle) @ torch.stack([x, y, z], -2)
+            return placed.index_copy(1, step.group, group)
         cos, sin = torch.cos(angle)[:, None], torch.sin(angle)[:, None]
         along, across = step.along * cos - step.across * sin, step.along * sin + step.across * cos
         group = origin[:, None] + step.height[:, None] * z[:, None]
@@ -138,17 +157,24 @@ class Growth:
 
 
 def _energies(a, b, c, cosine, sine, *tables):
+    clash, electric = _sums(a[..., None] + b[..., None] * cosine + c[..., None] * sine, *tables)
+    return torch.stack([_tempered(clash), electric], 1)
+
+
+def _sums(square, *tables):
+    """(Lennard-Jones, Coulomb and generalized Born), [batch, angles], from squared distances of all pairs."""
     sigma6, epsilon, charge, born, reach = (table[..., None] for table in tables)
-    square = a[..., None] + b[..., None] * cosine + c[..., None] * sine
     square = square.clamp_min(CLOSEST)
     inverse = 1 / square
     s6 = sigma6 * inverse * inverse * inverse
     clash = (epsilon * (s6 * s6 - s6)).sum((1, 2))
-    over = (clash - TEMPER).clamp_min(0.0)
-    clash = torch.where(over > 0, TEMPER + TEMPER * torch.log1p(over / TEMPER), clash)
     smooth = (square + reach * torch.exp(-square / (4 * reach))).rsqrt()
-    electric = (charge * inverse.sqrt() - born * smooth).sum((1, 2))
-    return torch.stack([clash, electric], 1)
+    return clash, (charge * inverse.sqrt() - born * smooth).sum((1, 2))
+
+
+def _tempered(clash):
+    over = (clash - TEMPER).clamp_min(0.0)
+    return torch.where(over > 0, TEMPER + TEMPER * torch.log1p(over / TEMPER), clash)
 
 
 def _named(dtype: torch.dtype) -> tuple[str, list[ModuleType]]:
@@ -197,6 +223,8 @@ def _axes(placed, axis):
 def _owners(chart: InternalChart) -> Tensor:
     """The last torsion that moves each place, -1 for none."""
     number = {int(p): k for k, p in enumerate(chart.place_of_torsion)}
+    rings = zip(chart.puckers.phases.tolist(), chart.puckers.amplitudes.tolist(), strict=True)
+    number |= {amplitude: number[phase] for phase, amplitude in rings}
     owner: list[int] = []
     for place, refs in enumerate(chart.refs.tolist()):
         owner.append(max([number.get(place, -1)] + [owner[r] for r in refs if r >= 0]))

@@ -17,12 +17,15 @@ from torch import Tensor
 from timewarp import units
 from timewarp.flow import tree
 from timewarp.flow.chart import InternalChart
+from timewarp.flow.geometry import dihedral
+from timewarp.flow.pucker import STEP, UNIT
 from timewarp.state import Molecule
 
 ELEMENTS = (1, 6, 7, 8, 16)
 HARMONICS = 6  # of a torsion's own energy, as features
 FAR = 12  # graph distances from here on are alike
 FEATURES = len(ELEMENTS) + 1 + 13
+ROTOR = 72  # angles at which a rotor's energy is looked up
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Tokens:
         real: False on padding.
         stiff: which of (bond, angle, dihedral) of an atom are stiff coordinates.
         torsion_atoms: (atom, parent, grandparent, great-grandparent) of each free torsion, as places.
-        torsion_energy: U/kT of the torsion's own periodic terms at `grid` angles from -pi.
+        torsion_energy: U/kT of the torsion's own periodic terms at `grid` angles from -pi, of all its bonds for a ring.
         torsion_features: Fourier coefficients of that energy.
         torsion_hops: bonds between the torsions' axes.
         torsion_real: False on padding.
@@ -80,6 +83,7 @@ class Tokens:
         geometry[chart.stiff] = chart.mean.double()
         bend = geometry[:, 1]
         turn = torch.where(chart.stiff[:, 2], geometry[:, 2], torch.nan)
+        turn[chart.puckers.amplitudes] = torch.nan
         placed = torch.stack(
             [
                 torch.where(chart.stiff[:, 0], 20 * (geometry[:, 0] - 0.12), 0.0),
@@ -125,17 +129,35 @@ class Tokens:
 
 
 def _own_energy(molecule, chart, grid):
+    rings = dict(zip(chart.puckers.phases.tolist(), chart.tree.rings, strict=True))
+    at = torch.arange(grid) * (2 * pi / grid) - pi
     rows = []
     for place in chart.place_of_torsion.tolist():
-        parent, up = (int(chart.tree.rows[place, k]) for k in range(2))
-        profile = torch.as_tensor(tree.rotor(molecule, parent, up, grid))
-        # the profile starts at the prepared angle: look up the rotor at each angle of the circle
-        start = float(chart.prepared[place, 2])
-        position = (torch.arange(grid) * (2 * pi / grid) - pi - start) / (2 * pi / grid) % grid
-        low = position.floor().long() % grid
-        share = position - position.floor()
-        rows.append(profile[low] * (1 - share) + profile[(low + 1) % grid] * share)
+        if place in rings:
+            rows.append(_ring_energy(molecule, rings[place].atoms, at))
+        else:
+            parent, up = (int(chart.tree.rows[place, k]) for k in range(2))
+            rows.append(_turned(molecule, parent, up, at - float(chart.prepared[place, 2])))
     return torch.stack(rows) if rows else torch.zeros(0, grid, dtype=torch.float64)
+
+
+def _ring_energy(molecule, atoms, phase):
+    """The same of all bonds of a ring: their dihedrals are those of pseudorotation at amplitude 1."""
+    total = torch.zeros(len(phase), dtype=torch.float64)
+    for k in range(len(atoms)):
+        a, p, q, r = (atoms[(k + n) % len(atoms)] for n in range(4))
+        prepared = float(dihedral(*molecule.reference[[a, p, q, r]].double().unbind(0)))
+        total += _turned(molecule, p, q, UNIT * torch.cos(phase + k * STEP) - prepared)
+    return total
+
+
+def _turned(molecule, parent, up, away):
+    """The rotor's energy at angles away from the prepared one."""
+    profile = torch.as_tensor(tree.rotor(molecule, parent, up, ROTOR))
+    position = away.double() / (2 * pi / ROTOR) % ROTOR
+    low = position.floor().long() % ROTOR
+    share = position - position.floor()
+    return profile[low] * (1 - share) + profile[(low + 1) % ROTOR] * share
 
 
 def stacked(many: list[Tokens]) -> Tokens:

@@ -2,8 +2,9 @@
 
 Each placed atom has a bond (to its parent), an angle (parent, grandparent) and a dihedral. Of the children of one
 parent only the first has the dihedral about the bond parent-grandparent; its siblings are placed relative to it.
-A dihedral is free where the force field lets the bond turn, or a saturated ring pucker; all else is stiff. Nothing
-depends on the atom order of the file: ties are broken by the graph, then by the handedness of the prepared geometry.
+A dihedral is free where the force field lets the bond turn, or a saturated ring pucker; all else is stiff. A ring of
+five has two dihedrals that tell its pucker. Nothing depends on the atom order of the file: ties are broken by the
+graph, then by the handedness of the prepared geometry.
 """
 
 from __future__ import annotations
@@ -22,6 +23,20 @@ from timewarp.state import Molecule
 
 STIFF_BARRIER = 45.0  # kJ/mol: the intrinsic barrier from which a bond does not turn
 PUCKER_BARRIER = 25.0  # kJ/mol: the same for a bond in a ring, planar above
+SATURATED = 3  # atoms of a ring of five with four neighbours, from which it puckers
+
+
+@dataclass(frozen=True)
+class Ring:
+    """A saturated ring of five, which one bond closes that no row of the tree has.
+
+    Attributes:
+        places: those whose dihedrals turn the second and the third bond along `atoms`, the earlier place first.
+        atoms: from one end of the closing bond round to the other.
+    """
+
+    places: tuple[int, int]
+    atoms: tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -31,14 +46,16 @@ class Tree:
     Attributes:
         order: atoms in the order of placement.
         rows: for each place in `order`, the atoms (parent, grandparent, great-grandparent); -1 for none.
-        free: for each place, whether its dihedral turns freely.
+        free: for each place, whether its dihedral turns freely, or stands for the phase of a ring.
         levels: ranges of places that can be set at once, level after level (the first three places excluded).
+        rings: saturated rings of five; the first place of each is free, the second is not.
     """
 
     order: Int[Tensor, " atoms"]
     rows: Int[Tensor, "atoms 3"]
     free: Bool[Tensor, " atoms"]
     levels: tuple[tuple[int, int], ...]
+    rings: tuple[Ring, ...] = ()
 
 
 def ranks(molecule: Molecule) -> np.ndarray:
@@ -149,7 +166,44 @@ def tree(molecule: Molecule, ties: Sequence[int] | None = None) -> Tree:
     starts = [k for k in range(3, len(order)) if depth[order[k]] != depth[order[k - 1]]] + [len(order)]
     free = [k > 2 and _turns(molecule, near, rows, a) for k, a in enumerate(order)]
     table = torch.tensor([rows[a] for a in order])
-    return Tree(torch.tensor(order), table, torch.tensor(free), tuple(pairwise(starts)))
+    rings = _rings(molecule, near, rows, order)
+    for ring in rings:
+        free[ring.places[0]], free[ring.places[1]] = True, False
+    return Tree(torch.tensor(order), table, torch.tensor(free), tuple(pairwise(starts)), tuple(rings))
+
+
+def _rings(molecule, near, rows, order):
+    """The saturated rings of five, in the order of their places."""
+    place = {atom: k for k, atom in enumerate(order)}
+    lead = {}  # the place whose dihedral turns a bond
+    for k, atom in enumerate(order[3:], 3):
+        parent, up, beyond = rows[atom]
+        if rows[beyond][:2] != (parent, up):
+            lead.setdefault(frozenset((parent, up)), k)
+    found = []
+    for i, j in molecule.bonds.tolist():
+        if rows[i][0] == j or rows[j][0] == i:
+            continue
+        path = _path(rows, i, j)
+        turning = [frozenset(bond) for bond in pairwise(path[1:-1])]
+        saturated = sum(len(near[atom]) == 4 for atom in path)
+        if len(path) != 5 or saturated < SATURATED or any(bond not in lead for bond in turning):
+            continue
+        first, second = (lead[bond] for bond in turning)
+        if second < first:
+            path, first, second = path[::-1], second, first
+        found.append(Ring((first, second), tuple(path)))
+    return sorted(found, key=lambda ring: (ring.places, [place[a] for a in ring.atoms]))
+
+
+def _path(rows, i, j):
+    """The atoms from i to j along the tree."""
+    up = {i: [i], j: [j]}
+    for line in up.values():
+        while rows[line[-1]][0] >= 0:
+            line.append(rows[line[-1]][0])
+    apex = next(a for a in up[i] if a in up[j])
+    return up[i][: up[i].index(apex) + 1] + up[j][: up[j].index(apex)][::-1]
 
 
 def _dense(keys):
