@@ -126,37 +126,63 @@ def test_what_is_evaluated_is_where_it_is_pushed():
     torch.testing.assert_close(found.energy, Potential(molecule_of(SEQUENCE), dtype=torch.float64)(positions))
 
 
-def test_a_curvature_without_a_root_gives_way_to_the_mean_one(monkeypatch):
+def curvature_at(made, tau):
+    return made.curvature(made.chart.inverse(tau, made.response(tau))[0])
+
+
+def test_a_curvature_that_is_not_finite_gives_way_to_the_mean_one(monkeypatch):
     made = law()
-    tau = conformers(3)
-    usual = made.at(tau)
-    bad = made.curvature(made.chart.inverse(tau, usual.mean)[0])
-    bad[1] -= 1e5 * torch.eye(bad.shape[1], dtype=torch.float64)
-    bad[2] = torch.nan
-    monkeypatch.setattr(made, "curvature", lambda _: bad.clone())
-    monkeypatch.setattr(stiff, "STEEP", float("inf"))  # none goes on
+    tau = conformers(2)
+    bad = curvature_at(made, tau)
+    bad[1] = torch.nan
+    monkeypatch.setattr(made, "curvature", lambda x: bad[: len(x)].clone())
+    monkeypatch.setattr(stiff, "NEAR", float("inf"))  # none goes on
     basin = made.at(tau)
-    assert torch.equal(basin.lower[0], usual.lower[0])
+    torch.testing.assert_close(basin.lower[0] @ basin.lower[0].T, bad[0] + made.alone)
     assert torch.equal(basin.lower[1], made.likely)
-    assert torch.equal(basin.lower[2], made.likely)
-    e = noise(made, 3)
+    e = noise(made, 2)
     back, _ = made.pull(basin, made.push(basin, e)[0])
     assert (back - e).abs().max() < 1e-8
 
 
-def test_what_is_far_from_relaxed_goes_on_and_ends_lower(monkeypatch):
+def test_a_curvature_out_of_bounds_is_brought_back_in_its_own_directions(monkeypatch):
+    """Relative to the mean curvature: below LOW it is LOW, above HIGH it grows by the logarithm, between it stays."""
+    made = law()
+    tau = conformers(1)
+    values = torch.linspace(0.5, 2.5, len(made.usual), dtype=torch.float64)
+    values[:3] = torch.tensor([-4.0, 0.01, 50.0])
+    turn = torch.linalg.qr(torch.randn(values.shape * 2, generator=torch.Generator().manual_seed(1)).double())[0]
+    mixed = made.likely @ (turn * values) @ turn.T @ made.likely.T
+    monkeypatch.setattr(made, "curvature", lambda x: (mixed - made.alone).expand(len(x), -1, -1).clone())
+    monkeypatch.setattr(stiff, "NEAR", float("inf"))
+    lower = made.at(tau).lower[0]
+    root = torch.linalg.inv(made.likely)
+    found = torch.diagonal(turn.T @ root @ lower @ lower.T @ root.T @ turn)
+    expected = values.clone()
+    expected[:3] = torch.tensor([stiff.LOW, stiff.LOW, stiff.HIGH * (1 + math.log(50.0 / stiff.HIGH))])
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_what_is_far_from_relaxed_goes_on_and_ends_lower():
     made, chart = law(), chart_of(SEQUENCE)
     tau = 6 * torch.rand(200, chart.torsions, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 3
-    mean, steep = made.response.walked(tau)
-    far = steep > stiff.STEEP
-    assert 5 < far.sum() < 195
-    after = made.at(tau).mean
-    assert torch.equal(after[~far], mean[~far])
-    before, now = (made.response.slope(tau[far], z[far])[0] for z in (mean, after))
-    assert (now <= before).all()
-    assert (before - now).median() > 1.0
-    alone = made.at(tau[far][:1]).mean[0]
-    assert (alone - after[far][0]).abs().max() < 1e-6  # of each by itself
+    mean = made.response(tau)
+    before, slope = made.response.slope(tau, mean)
+    after, steep = made.response.slope(tau, made.at(tau).mean)
+    assert (slope.norm(dim=1) > 3).sum() > 20
+    assert (after <= before + 0.05).all()  # a short step is taken unseen
+    assert steep.norm(dim=1).median() < 0.1 * slope.norm(dim=1).median()
+    assert (before - after)[slope.norm(dim=1) > 3].median() > 1.0
+    far = int((before - after).argmax())
+    alone = made.at(tau[far : far + 1]).mean[0]
+    assert (alone - made.at(tau).mean[far]).abs().max() < 1e-6  # of each by itself
+
+
+def test_relaxed_geometries_are_at_rest():
+    made, chart = law(), chart_of(SEQUENCE)
+    tau = 6 * torch.rand(100, chart.torsions, generator=torch.Generator().manual_seed(3), dtype=torch.float64) - 3
+    slope = made.response.slope(tau, made.relaxed(tau))[1].norm(dim=1)
+    assert (slope < 1e-3).float().mean() > 0.9
 
 
 def test_in_single_precision_it_is_the_same():

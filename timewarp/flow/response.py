@@ -53,20 +53,14 @@ class Response:
         """The same response of another chart, or of the same one on another device."""
         return Response(chart, self.energy, self.steps, self.damping, self.cap)
 
+    @torch.no_grad()
     def __call__(self, torsions: Float[Tensor, "batch torsions"]) -> Float[Tensor, "batch stiffs"]:
         """mu(tau); no gradient is kept."""
-        return self.walked(torsions)[0]
-
-    @torch.no_grad()
-    def walked(
-        self, torsions: Float[Tensor, "batch torsions"]
-    ) -> tuple[Float[Tensor, "batch stiffs"], Float[Tensor, " batch"]]:
-        """(mu(tau), how steep it was before the last step: the norm of the slope, 0 without steps)."""
-        z, steep = torsions.new_zeros(len(torsions), self.chart.stiffs), torsions.new_zeros(len(torsions))
+        z = torsions.new_zeros(len(torsions), self.chart.stiffs)
         for _ in range(self.steps):
             g = self.evaluate(torsions, z).gradient
-            z, steep = z - self.damping * g.nan_to_num(0.0, 0.0, 0.0).clamp(-self.cap, self.cap), g.norm(dim=-1)
-        return z, steep
+            z = z - self.damping * g.nan_to_num(0.0, 0.0, 0.0).clamp(-self.cap, self.cap)
+        return z
 
     def slope(self, torsions, stiff) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch stiffs"]]:
         """(U/kT + ln |d(tau, z)/dx|, its gradient with respect to z): minus the log density of the chart."""

@@ -1,9 +1,10 @@
 """The stiff coordinates given the torsions: p(z | tau), known from the energy and with nothing to learn.
 
 About the relaxed geometry mu(tau) the energy is nearly a quadratic form P(tau): a constant part, and the curvature of
-the pairs there. Not quite: stiff dihedrals have room to bend what hangs on them (a ring out of its plane shortens a
-bond across it, to second order), so that they are drawn first, and the bonds and bends relax about them by one more
-Newton step before their own noise is added; then the bonds once more about the bends.
+the pairs there, bounded, since a contact's curvature does not reach far. Not quite: stiff dihedrals have room to bend
+what hangs on them (a ring out of its plane shortens a bond across it, to second order), so that they are drawn first,
+and the bonds and bends relax about them by one more Newton step before their own noise is added; then the bonds once
+more about the bends.
 
 | symbol | variable |
 |---|---|
@@ -32,8 +33,10 @@ from timewarp.flow.response import Evaluated, Response
 from timewarp.state import Positions
 
 CAP = 3.0  # of the second Newton step, in standard deviations of one coordinate
-STEEP = 2.5  # slope before the last Newton step of the response from which it goes on
-SETTLING, LONG = 8, 30  # further steps; and where no time is to be saved
+NEAR = 1.0  # kT, twice what one Newton step would gain: from here on it takes more than one
+SETTLING, LONG = 12, 30  # further steps; and where no time is to be saved
+HELD = 4  # steps that the curvature serves for
+LOW, HIGH = 0.3, 3.0  # of P relative to its mean: eigenvalues below are lifted, those above count by their logarithm
 FLOOR = 0.1  # of the eigenvalues of what stands in for a curvature that has no root, relative to its diagonal
 
 
@@ -75,6 +78,7 @@ class Stiff:
         dtype = chart.dtype
         self.root, self.across, self.alone = (t.to(dtype).contiguous() for t in (root, across, alone))
         self.likely = torch.linalg.cholesky(likely).to(dtype)
+        self.usual = likely.to(dtype)
         self.log_bonds = float(root.diagonal().log().sum())
 
     def on(self, chart: InternalChart) -> Stiff:
@@ -82,54 +86,92 @@ class Stiff:
         new, device = copy.copy(self), chart.root.device
         new.chart, new.response, new.curvature = chart, self.response.on(chart), self.curvature.to(device)
         new.curvature.chart = chart
-        for name in ("bonds", "soft", "root", "across", "alone", "likely"):
+        for name in ("bonds", "soft", "root", "across", "alone", "likely", "usual"):
             setattr(new, name, getattr(self, name).to(device))
         return new
 
     @property
     def cost(self) -> tuple[int, int]:
         """Evaluations of the energy: of `at` (and those of the few that go on), and of `push` or `pull`."""
-        return self.response.steps, 2
+        return self.response.steps + 1, 2
 
     @torch.no_grad()
     def at(self, torsions: Float[Tensor, "count torsions"]) -> Basin:
-        """The basin of each of these torsions; where P has no root, the chart's mean curvature stands in.
+        """The basin of each of these torsions: mu after the steps of the response and one with P, which it keeps.
 
-        The few whose geometry is far from relaxed go on, by Newton steps with the curvature there.
+        Where that step would be long the geometry is far from relaxed, and goes on.
         """
-        mean, steep = self.response.walked(torsions)
-        far = (~(steep < STEEP)).nonzero()[:, 0]
-        if len(far) and self.response.steps:
-            mean[far] = self._settled(torsions[far], mean[far], SETTLING)
-        return Basin(torsions, mean, self._lower(self.chart.inverse(torsions, mean)[0]))
+        mean = self.response(torsions)
+        at = self.response.evaluate(torsions, mean)
+        curvature = self.curvature(at.positions).add_(self.alone)
+        basin = Basin(torsions, mean, self._root(curvature))
+        bonds, soft = self._whitened(basin, at.gradient.nan_to_num(0.0, 0.0, 0.0), len(self.soft))
+        far = (~(bonds.square().sum(1) + soft.square().sum(1) < NEAR)).nonzero()[:, 0]
+        mean = self._placed(basin, -bonds, -soft)
+        if len(far):
+            known = Evaluated(*(part[far] for part in at)), basin.lower[far]
+            mean[far], positions = self._settled(torsions[far], basin.mean[far], SETTLING, known)
+            curvature[far] = self.curvature(positions).add_(self.alone)
+        return Basin(torsions, mean, self._bounded(curvature))
 
     @torch.no_grad()
     def relaxed(self, torsions: Float[Tensor, "count torsions"]) -> Float[Tensor, "count stiffs"]:
         """The minimum of S given the torsions, as nearly as `LONG` Newton steps come to it."""
-        return self._settled(torsions, self.response(torsions), LONG)
+        mean = self.response(torsions)
+        return self._settled(torsions, mean, LONG)[0]
 
-    def _lower(self, positions: Positions) -> Float[Tensor, "count soft soft"]:
-        lower, failed = torch.linalg.cholesky_ex(self.curvature(positions).add_(self.alone))
+    def _root(self, curvature: Float[Tensor, "count soft soft"]) -> Float[Tensor, "count soft soft"]:
+        """L of P; where P has no root, that of the chart's mean curvature."""
+        lower, failed = torch.linalg.cholesky_ex(curvature)
         lower[(failed != 0) | ~lower.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)] = self.likely
         return lower
 
-    def _settled(self, torsions: Tensor, mean: Tensor, steps: int) -> Tensor:
-        """Newton steps within a radius that grows with each that lowers S, and shrinks with each that does not."""
-        at = self.response.evaluate(torsions, mean)
+    def _bounded(self, curvature: Float[Tensor, "count soft soft"]) -> Float[Tensor, "count soft soft"]:
+        """L of P with its eigenvalues, relative to the mean curvature, in bounds.
+
+        A direction in which P is all but flat leads into walls; one that a contact makes steep is steep near the
+        bottom alone, and thermal geometries lie beyond.
+        """
+        lower, failed = torch.linalg.cholesky_ex(curvature)
+        within = [torch.linalg.cholesky_ex(m)[1] for m in (curvature - LOW * self.usual, HIGH * self.usual - curvature)]
+        out = (failed + within[0] + within[1] != 0) & curvature.isfinite().flatten(1).all(1)
+        lower[~(lower.diagonal(dim1=-2, dim2=-1).isfinite().all(-1) & (failed == 0))] = self.likely
+        if out.any():
+            half = torch.linalg.solve_triangular(self.likely, curvature[out], upper=False)
+            relative = torch.linalg.solve_triangular(self.likely, half.mT, upper=False)
+            values, vectors = torch.linalg.eigh(0.5 * (relative + relative.mT))
+            values = torch.where(values > HIGH, HIGH + HIGH * (values / HIGH).clamp_min(1.0).log(), values)
+            turned = self.likely @ vectors
+            lower[out] = torch.linalg.cholesky((turned * values.clamp_min(LOW)[:, None]) @ turned.mT)
+        return lower
+
+    def _settled(
+        self, torsions: Tensor, mean: Tensor, steps: int, known: tuple[Evaluated, Tensor] | None = None
+    ) -> tuple[Tensor, Positions]:
+        """Newton steps within a radius that grows with each that lowers S, and shrinks with each that does not.
+
+        Returns (mean, positions); `known` is what there is at `mean`, and L of P there.
+        """
+        if known is None:
+            at = self.response.evaluate(torsions, mean)
+            known = at, self._root(self.curvature(at.positions).add_(self.alone))
+        at, lower = known
         value, radius = at.energy + at.log_det, mean.new_full((len(mean), 1), CAP)
         positions, slope = at.positions, at.gradient
-        for _ in range(steps):
-            basin = Basin(torsions, mean, self._lower(positions))
+        for step in range(steps):
+            if step and step % HELD == 0:
+                lower = self._root(self.curvature(positions).add_(self.alone))
+            basin = Basin(torsions, mean, lower)
             bonds, soft = self._whitened(basin, slope.nan_to_num(0.0, 0.0, 0.0), len(self.soft))
             short = (radius / torch.cat([bonds, soft], 1).norm(dim=1, keepdim=True)).clamp_max(1.0).nan_to_num(0.0)
             trial = self._placed(basin, -short * bonds, -short * soft)
             at = self.response.evaluate(torsions, trial)
-            lower = at.energy + at.log_det < value
-            value = torch.where(lower, at.energy + at.log_det, value)
-            positions = torch.where(lower[:, None, None], at.positions, positions)
-            mean, slope = torch.where(lower[:, None], trial, mean), torch.where(lower[:, None], at.gradient, slope)
-            radius = torch.where(lower[:, None], 1.5 * radius, 0.3 * radius)
-        return mean
+            better = at.energy + at.log_det < value
+            value = torch.where(better, at.energy + at.log_det, value)
+            positions = torch.where(better[:, None, None], at.positions, positions)
+            mean, slope = torch.where(better[:, None], trial, mean), torch.where(better[:, None], at.gradient, slope)
+            radius = torch.where(better[:, None], 1.5 * radius, 0.3 * radius)
+        return mean, positions
 
     @torch.no_grad()
     def push(self, basin: Basin, noise: Float[Tensor, "count stiffs"]) -> tuple[Tensor, Float[Tensor, " count"]]:
