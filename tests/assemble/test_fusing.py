@@ -32,6 +32,7 @@ def started(monkeypatch):
 
 def run(out, monkeypatch, stop=lambda: False, resume=False):
     monkeypatch.setattr(fusing, "WORTH_STEPS", 1)
+    monkeypatch.setattr(fusing, "LOADED_STEPS", 1)
     settings = SampleSettings(
         pdb=peptide_path("AA"), out=out, steps=30, chains=2, width=4, warm_up=0, seed=3, resume=resume
     )
@@ -78,7 +79,8 @@ def test_the_process_that_is_left_behind_compiles_what_the_run_would_have_needed
     [
         (True, None, 60.0, True, False),
         (True, 10_000, None, True, False),
-        (True, None, 20.0, False, False),
+        (True, None, 20.0, True, False),
+        (True, None, 3.0, False, False),
         (True, 600, None, False, False),
         (False, None, 60.0, False, False),
         (False, None, 3600.0, True, True),

@@ -27,7 +27,8 @@ QUICK = {
     exploration: {"WALKERS": 8, "STEPS": 40},
     convergence: {"RHAT": 1.1, "ESS_PER_CHAIN": 10},
     sampling: {"FIRST": 12},
-    fusing: {"WORTH_SECONDS": float("inf")},  # a run with a limit of steps would choose otherwise, and round otherwise
+    # a run with a limit of steps would choose otherwise, and round otherwise
+    fusing: {"LOADED_SECONDS": float("inf"), "WORTH_SECONDS": float("inf")},
 }
 
 

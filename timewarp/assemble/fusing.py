@@ -19,7 +19,8 @@ from timewarp.energy import Potential, compiled
 from timewarp.flow import growth
 from timewarp.kernel import Energy
 
-WORTH_STEPS, WORTH_SECONDS = 3000, 45.0  # shorter runs are left alone
+LOADED_STEPS, LOADED_SECONDS = 1000, 5.0  # shorter runs are left alone
+WORTH_STEPS, WORTH_SECONDS = 3000, 45.0  # shorter ones take what is there, and have nothing made
 LONG_STEPS, LONG_SECONDS = 50_000, 600.0  # longer ones wait for the compiler
 PREPARE = """
 import json, sys
@@ -33,10 +34,12 @@ def fused(potential: Energy, steps: int | None, seconds: float | None) -> tuple[
     """(Whether a run with these limits is compiled from its first step on, notices)."""
     if not isinstance(potential, Potential) or potential.device.type != "cpu":
         return False, ()
-    if not _reaches(steps, seconds, WORTH_STEPS, WORTH_SECONDS):
+    if not _reaches(steps, seconds, LOADED_STEPS, LOADED_SECONDS):
         return False, ()
     if ready(potential):
         return True, ()
+    if not _reaches(steps, seconds, WORTH_STEPS, WORTH_SECONDS):
+        return False, ()
     try:
         ahead.compiler()
     except RuntimeError:

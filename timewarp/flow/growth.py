@@ -192,20 +192,24 @@ def make(dtype: torch.dtype) -> None:
 
 
 @functools.cache
+def _traced() -> Callable[..., Tensor]:
+    return torch.compile(_energies, dynamic=True)
+
+
+@functools.cache
 def _compiled(dtype: torch.dtype) -> Callable[..., Tensor]:
     """On a CPU it is loaded, where a process of this user made it before; else each compiles it at its first call."""
-    traced = torch.compile(_energies, dynamic=True)
     table = torch.zeros(7, 19, dtype=dtype)  # sizes that are like those of peptides, and unlike one another
     example = [*3 * [table.expand(64, -1, -1).contiguous()], *2 * [torch.zeros(ANGLES, dtype=dtype)], *5 * [table]]
     free = [*3 * [[0, 1, 2]], *2 * [[]], *5 * [[0, 1]]]
     try:
         made = ahead(lambda *t: [_energies(*t)], example, free, OPTIONS, *_named(dtype))
     except Exception:  # its kinds differ between versions; what cannot be compiled at all is said at the call
-        return traced
+        return _traced()
 
     def energies(*tensors):
         if tensors[0].is_cuda or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
-            return traced(*tensors)
+            return _traced()(*tensors)
         return made([t.contiguous() for t in tensors])[0]
 
     return energies
