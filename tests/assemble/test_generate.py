@@ -1,5 +1,6 @@
 """Laws of training sets: a shard appears whole or not at all, alike however the run went, and is read as written."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from functools import cache
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from timewarp import units
 from timewarp.assemble import peptide as building
@@ -19,6 +20,7 @@ from timewarp.energy import Potential
 from timewarp.flow.chart import InternalChart
 from timewarp.md.export import export
 from timewarp.md.system import prepare_sequence
+from timewarp.settings import SettingsError
 from timewarp.state import Molecule
 
 QUICK = Recipe(walkers=6, warm_up=6, frames=2, every=0.5, temperature=320.0)
@@ -60,6 +62,17 @@ def shards(tmp_path_factory):
 def same(one, two):
     a, b = load_file(one), load_file(two)
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_shard_whose_rings_have_no_phase_is_refused(tmp_path):
+    """As those were made before a pucker was one of the torsions."""
+    make(tmp_path, ("PG",))
+    path = tmp_path / "PG.safetensors"
+    tensors, facts = load_file(path), Shard.read(path).facts
+    del tensors["chart.phases"]
+    save_file(tensors, path, metadata={"facts": json.dumps(facts)})
+    with pytest.raises(SettingsError, match="another version"):
+        Shard.read(path)
 
 
 @pytest.mark.parametrize("name", NAMES)

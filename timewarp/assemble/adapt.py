@@ -125,7 +125,10 @@ def chart_of(
     if any(facts.get(key) != value for key, value in _of(prepared, temperature).items()):
         return None
     arrays = {k.removeprefix(CHART): v for k, v in checkpoint.tensors.items() if k.startswith(CHART)}
-    chart = InternalChart(molecule, whitening=arrays)
+    try:
+        chart = InternalChart(molecule, whitening=arrays)
+    except ValueError:  # of another version
+        return None
     turns = chart.dihedrals  # the mirror image has the same potential and other signs here
     away = chart.prepared[chart.stiff][turns] - chart.mean.double()[turns]
     return arrays if bool((torch.cos(away) > 0).all()) else None
