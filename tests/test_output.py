@@ -319,10 +319,12 @@ def test_the_report_is_strict_json(tmp_path):
 def test_a_snapshot_gives_back_the_bits(numbers, meta, seed):
     rng = torch.Generator().manual_seed(seed)
     x = torch.tensor(numbers, dtype=torch.float64)
-    tensors = {"x": x, "view": x.expand(2, -1).mT, "rng": torch.tensor(True)}
+    one = torch.tensor([[7, 8]])[:, 0]  # of one element, which is contiguous whatever its stride
+    tensors = {"x": x, "view": x.expand(2, -1).mT, "rng": torch.tensor(True), "one": one}
     back = Snapshot.decode(Snapshot(tensors, rng.get_state(), meta).encode())
     assert torch.equal(back.tensors["x"].view(torch.int64), x.view(torch.int64))
     assert back.tensors["view"].shape == (len(numbers), 2)
+    assert back.tensors["one"].tolist() == [7]
     assert (back.tensors["rng"].item(), back.meta) == (True, meta)
     assert torch.equal(torch.rand(3, generator=back.generator()), torch.rand(3, generator=rng))
 

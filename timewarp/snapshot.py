@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from safetensors import SafetensorError
@@ -72,5 +73,5 @@ def _sum(tensors: Mapping[str, Tensor]) -> int:
     """A check sum of the bits of all tensors."""
     total = 0
     for name in sorted(tensors):
-        total = zlib.crc32(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data, total)
+        total = zlib.crc32(np.ascontiguousarray(tensors[name].numpy()).reshape(-1).view(np.uint8).data, total)
     return total

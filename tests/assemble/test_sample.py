@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib import import_module
 
 import mdtraj
@@ -45,6 +46,20 @@ def settings(out, steps, **changes):
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "AA"
     return out, assemble.sample(settings(out, 40), silent, never)
+
+
+def test_a_ring_that_puckers_is_sampled_saved_and_resumed(tmp_path, few_conformers):
+    from timewarp.md.system import prepare_sequence, write_pdb
+
+    prepared = prepare_sequence("PG")
+    write_pdb(prepared.topology, prepared.positions, tmp_path / "PG.pdb")
+    whole, parts = (settings(tmp_path / name, 12, pdb=tmp_path / "PG.pdb", particles=1) for name in ("one", "two"))
+    assemble.sample(whole, silent, never)
+    assemble.sample(replace(parts, steps=5), silent, never)
+    assemble.sample(replace(parts, resume=True), silent, never)
+    for k in range(2):
+        name = f"chain-{k:03d}.dcd"
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_a_run_leaves_the_files_of_the_design(run):

@@ -50,14 +50,14 @@ class Puckers:
     @classmethod
     def of(cls, tree: Tree, reference: Positions, internal: Float[Tensor, "atoms 3"]) -> Puckers:
         """The rings of `tree`, with signs and offsets from a geometry and its internal coordinates."""
-        places = torch.tensor([ring.places for ring in tree.rings], dtype=torch.long).reshape(-1, 2)
+        phases, amplitudes = (torch.tensor([ring.places[k] for ring in tree.rings], dtype=torch.long) for k in range(2))
         offsets = []
-        for ring, pair in zip(tree.rings, places, strict=True):
+        for ring in tree.rings:
             x = reference[list(ring.atoms)].double()
             turns = torch.stack([dihedral(*x[k : k + 4].unbind(0)) for k in range(2)])
-            offsets.append(wrap(internal[pair, 2].double() - turns))
+            offsets.append(wrap(internal[list(ring.places), 2].double() - turns))
         found = torch.stack(offsets) if offsets else torch.zeros(0, 2, dtype=torch.float64)
-        return cls(places[:, 0], places[:, 1], torch.round(found * (3 / pi)) * (pi / 3))
+        return cls(phases, amplitudes, torch.round(found * (3 / pi)) * (pi / 3))
 
     def __len__(self) -> int:
         return len(self.phases)
