@@ -169,12 +169,12 @@ def test_weights_that_are_ruined_are_not_kept(folder, peptide):
 
 
 def test_what_is_learned_is_better(folder, peptide):
-    """Forty steps, whatever the machine: an untrained flow has much to learn."""
+    """So many steps, whatever the machine: an untrained flow has much to learn."""
     parent = load_flow(Checkpoint.load(folder / "parent"))
     made = Adaptation(peptide, parent, 1e6, replace(TINY, walk=1e-6, walkers=64, kept=1), 0, silent, lambda: done())
 
     def done():
-        return made.fit.step >= 40
+        return made.fit.step >= 200
 
     before = copy_of(parent)
     result = made()
