@@ -108,7 +108,8 @@ def alanine(monkeypatch, few_conformers):
 
 def flow(*_, n_proposals=2, context_cache=None, **__):
     """The flow's move, whatever an integrator would be told."""
-    return TimewarpMove(alanine_dipeptide().topology, n_proposals=n_proposals, context_cache=context_cache)
+    topology = alanine_dipeptide().topology
+    return TimewarpMove(topology, "capped", n_proposals=n_proposals, context_cache=context_cache)
 
 
 ANALYTICAL = [
