@@ -15,6 +15,7 @@ from .molecules import chart_of, molecule_of, stiff_of
 from .test_response import conformers
 
 SEQUENCE = "AA"
+CROWDED = "GR"  # of which salt bridges turn the peptide bond against a wall
 
 
 def law(sequence=SEQUENCE, dtype=torch.float64, steps=3):
@@ -33,7 +34,7 @@ def test_pull_undoes_push(sequence):
     z, there = made.push(basin, e)
     back, again = made.pull(basin, z)
     assert (back - e).abs().max() < 1e-8
-    assert torch.equal(there, again)
+    torch.testing.assert_close(there, again, rtol=0, atol=1e-10)
     assert (z - basin.mean - e).abs().max() > 0.1  # it is not the identity
 
 
@@ -56,7 +57,7 @@ def test_a_strained_molecule_whose_curvature_has_no_root_keeps_the_laws(spoilt):
     assert z.isfinite().all()
     assert there.isfinite().all()
     assert (back - e).abs().max() < 1e-7
-    assert torch.equal(there, again)
+    torch.testing.assert_close(there, again, rtol=0, atol=1e-10)
 
 
 def test_the_log_det_is_that_of_differences():
@@ -207,3 +208,51 @@ def test_the_normal_density_is_that_of_scipys():
     torch.testing.assert_close(standard_normal(e), expected)
     assert standard_normal(e[:, :0]).tolist() == [0.0] * 4
     assert math.isclose(stiff.CAP, 3.0)
+
+
+def crowded(made, count=400):
+    """A basin of torsions of which some bring two ends together."""
+    tau = (
+        6 * torch.rand(count, made.chart.torsions, generator=torch.Generator().manual_seed(5), dtype=torch.float64) - 3
+    )
+    basin = made.at(tau)
+    found = (basin.widths != 1).any(-1).any(-1)
+    return type(basin)(*(part[found] for part in basin))
+
+
+def test_a_lopsided_law_keeps_its_laws():
+    made, h = law(CROWDED), 1e-4
+    basin = crowded(made)
+    e, n = noise(made, len(basin.mean)), made.chart.stiffs
+    assert len(e) > 8
+    z, there = made.push(basin, e)
+    back, again = made.pull(basin, z)
+    torch.testing.assert_close(back, e, rtol=0, atol=1e-8)
+    torch.testing.assert_close(again, there, rtol=0, atol=1e-8)
+    plain = made.push(basin._replace(widths=torch.ones_like(basin.widths)), e)
+    assert (plain[1] - there).abs().median() > 0.1
+    steps = h * torch.eye(n, dtype=torch.float64)
+    for k in range(3):
+        one = type(basin)(*(part[k : k + 1].expand(2 * n, *part.shape[1:]) for part in basin))
+        z, log_det = made.push(one, torch.cat([e[k] + steps, e[k] - steps]))
+        jacobian = (z[:n] - z[n:]) / (2 * h)
+        assert log_det[0].item() == pytest.approx(torch.linalg.slogdet(jacobian).logabsdet.item(), abs=1e-3)
+
+
+def test_two_widths_are_nearer_to_the_energy_than_one():
+    """Along an axis from mu: relative entropy of the two-piece normal to exp(-S), and of N(0, 1)."""
+    made = law(CROWDED)
+    basin, x = crowded(made), torch.linspace(-5, 5, 101, dtype=torch.float64)
+    bonds = torch.zeros(len(basin.mean), len(made.bonds), dtype=torch.float64)
+    rise = torch.stack(
+        [made.response.value(basin.torsions, made._placed(basin, bonds, t * basin.axes[:, 0])) for t in x], 1
+    )
+    target = torch.log_softmax(-rise, 1)
+    for flipped, better in ((False, True), (True, False)):
+        widths = basin.widths[:, :1].flip(-1) if flipped else basin.widths[:, :1]
+        width = torch.where(x < 0, widths[..., 0], widths[..., 1])
+        two = torch.log_softmax(-0.5 * (x / width).square(), 1)
+        one = torch.log_softmax(-0.5 * x.square(), 0)
+        gain = (target.exp() * (two - one)).sum(1)
+        assert (gain.median() > 0.02) == better
+        assert ((gain > 0).double().mean() > 0.8) == better

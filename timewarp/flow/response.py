@@ -68,6 +68,12 @@ class Response:
         return found.energy + found.log_det, found.gradient
 
     @torch.no_grad()
+    def value(self, torsions, stiff) -> Float[Tensor, " batch"]:
+        """U/kT + ln |d(tau, z)/dx|, without its gradient."""
+        positions, log_det = self.chart.inverse(torsions, stiff)
+        return self.energy(positions) + log_det
+
+    @torch.no_grad()
     def evaluate(self, torsions: Float[Tensor, "batch torsions"], stiff: Float[Tensor, "batch stiffs"]) -> Evaluated:
         """Positions, energy, volume and slope at once, for one gradient of the energy."""
         internal = self.chart.join(torsions, stiff)

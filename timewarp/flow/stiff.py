@@ -1,7 +1,9 @@
 """The stiff coordinates given the torsions: p(z | tau), known from the energy and with nothing to learn.
 
 About the relaxed geometry mu(tau) the energy is nearly a quadratic form P(tau): a constant part, and the curvature of
-the pairs there, bounded, since a contact's curvature does not reach far. Not quite: stiff dihedrals have room to bend
+the pairs there, bounded, since a contact's curvature does not reach far. In the directions out of bounds, most of all
+those of a turn of the peptide bond that brings two ends together, there is a wall on one side alone, and the law has
+two widths (`skew`). Not quite: stiff dihedrals have room to bend
 what hangs on them (a ring out of its plane shortens a bond across it, to second order), so that they are drawn first,
 and the bonds and bends relax about them by one more Newton step before their own noise is added; then the bonds once
 more about the bends.
@@ -11,10 +13,11 @@ more about the bends.
 | delta = R - R(mu(tau)) in the order bonds, bends, dihedrals; stiff internal coordinates, nm and rad | |
 | P = L L^T, with L of the bonds constant | lower |
 | e ~ N(0, I), in the order of delta | noise, in the chart's order |
-| s, the Newton step -L_rr^-1 dS/dR of bonds and bends at e = (0, 0, e_dihedrals); 0 for dihedrals | relaxed |
-| s of bonds, and their step -L_bb^-1 dS/dR at e = (0, e_bends, e_dihedrals) | stretched |
-| delta = L^-T (e + s) | push |
-| ln |dz/de| = ln |dz/dR| - ln det L | log_det |
+| e', e with two widths along u_1, u_2, ... | skewed; axes, widths |
+| s, the Newton step -L_rr^-1 dS/dR of bonds and bends at e' = (0, 0, e'_dihedrals); 0 for dihedrals | relaxed |
+| s of bonds, and their step -L_bb^-1 dS/dR at e' = (0, e'_bends, e'_dihedrals) | stretched |
+| delta = L^-T (e' + s) | push |
+| ln |dz/de| = ln |dz/dR| - ln det L + ln |de'/de| | log_det |
 """
 
 from __future__ import annotations
@@ -30,22 +33,31 @@ from torch import Tensor
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.curvature import Curvature
 from timewarp.flow.response import Evaluated, Response
+from timewarp.flow.skew import pulled_back, skewed, straightened
 from timewarp.state import Positions
 
 CAP = 3.0  # of the second Newton step, in standard deviations of one coordinate
 NEAR = 1.0  # kT, twice what one Newton step would gain: from here on it takes more than one
-SETTLING, LONG = 12, 30  # further steps; and where no time is to be saved
+SETTLING = 30  # further steps at most
+SETTLED = 0.02  # kT, as `NEAR`: from here on none is worth its cost
+SHORTEST = 1e-3  # standard deviations: a radius that has shrunk to this finds nothing lower
 HELD = 4  # steps that the curvature serves for
-LOW, HIGH = 0.3, 3.0  # of P relative to its mean: eigenvalues below are lifted, those above count by their logarithm
+LOW, HIGH = 0.3, 4.0  # of P relative to its mean: eigenvalues below are lifted, those above count by their logarithm
+STEEP = 3.0  # eigenvalue from which on a direction gets two widths, as one below `LOW` does
+MODES = 4  # directions of a geometry that do
+PROBE = 1.4  # where the energy is asked for these, in standard deviations of the mean curvature
+STEEPEST = 1e4  # curvature that counts for a clash
 FLOOR = 0.1  # of the eigenvalues of what stands in for a curvature that has no root, relative to its diagonal
 
 
 class Basin(NamedTuple):
-    """The quadratic form about the relaxed geometry of some torsions."""
+    """The quadratic form about the relaxed geometry of some torsions, and where it is lopsided."""
 
     torsions: Float[Tensor, "count torsions"]
     mean: Float[Tensor, "count stiffs"]
     lower: Float[Tensor, "count soft soft"]
+    axes: Float[Tensor, "count modes soft"]
+    widths: Float[Tensor, "count modes 2"]
 
     @property
     def log_root(self) -> Float[Tensor, " count"]:
@@ -91,8 +103,13 @@ class Stiff:
         return new
 
     @property
+    def softs(self) -> int:
+        """Number of bends and dihedrals."""
+        return len(self.soft)
+
+    @property
     def cost(self) -> tuple[int, int]:
-        """Evaluations of the energy: of `at` (and those of the few that go on), and of `push` or `pull`."""
+        """Evaluations of the energy: of `at` (more of those that go on or are lopsided), and of `push` or `pull`."""
         return self.response.steps + 1, 2
 
     @torch.no_grad()
@@ -104,21 +121,21 @@ class Stiff:
         mean = self.response(torsions)
         at = self.response.evaluate(torsions, mean)
         curvature = self.curvature(at.positions).add_(self.alone)
-        basin = Basin(torsions, mean, self._root(curvature))
-        bonds, soft = self._whitened(basin, at.gradient.nan_to_num(0.0, 0.0, 0.0), len(self.soft))
+        basin = self._even(torsions, mean, self._root(curvature))
+        bonds, soft = self._whitened(basin, at.gradient.nan_to_num(0.0, 0.0, 0.0), self.softs)
         far = (~(bonds.square().sum(1) + soft.square().sum(1) < NEAR)).nonzero()[:, 0]
         mean = self._placed(basin, -bonds, -soft)
         if len(far):
             known = Evaluated(*(part[far] for part in at)), basin.lower[far]
-            mean[far], positions = self._settled(torsions[far], basin.mean[far], SETTLING, known)
+            mean[far], positions = self._settled(torsions[far], basin.mean[far], known)
             curvature[far] = self.curvature(positions).add_(self.alone)
-        return Basin(torsions, mean, self._bounded(curvature))
+        return self._bounded(torsions, mean, curvature)
 
     @torch.no_grad()
     def relaxed(self, torsions: Float[Tensor, "count torsions"]) -> Float[Tensor, "count stiffs"]:
-        """The minimum of S given the torsions, as nearly as `LONG` Newton steps come to it."""
+        """The minimum of S given the torsions, as nearly as `SETTLING` Newton steps come to it."""
         mean = self.response(torsions)
-        return self._settled(torsions, mean, LONG)[0]
+        return self._settled(torsions, mean, near=0.0)[0]
 
     def _root(self, curvature: Float[Tensor, "count soft soft"]) -> Float[Tensor, "count soft soft"]:
         """L of P; where P has no root, that of the chart's mean curvature."""
@@ -126,27 +143,55 @@ class Stiff:
         lower[(failed != 0) | ~lower.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)] = self.likely
         return lower
 
-    def _bounded(self, curvature: Float[Tensor, "count soft soft"]) -> Float[Tensor, "count soft soft"]:
-        """L of P with its eigenvalues, relative to the mean curvature, in bounds.
+    def _even(self, torsions: Tensor, mean: Tensor, lower: Tensor) -> Basin:
+        """A basin that is nowhere lopsided."""
+        axes = lower.new_zeros(len(lower), MODES, lower.shape[-1])
+        return Basin(torsions, mean, lower, axes, lower.new_ones(len(lower), MODES, 2))
 
-        A direction in which P is all but flat leads into walls; one that a contact makes steep is steep near the
-        bottom alone, and thermal geometries lie beyond.
+    def _bounded(self, torsions: Tensor, mean: Tensor, curvature: Float[Tensor, "count soft soft"]) -> Basin:
+        """L of P with its eigenvalues, relative to the mean curvature, in bounds; two widths where they were not.
+
+        A direction in which P is all but flat leads into walls; one that a contact makes steep is steep on one side
+        and near the bottom alone. Of up to `MODES` such directions the energy on both sides tells the widths.
         """
         lower, failed = torch.linalg.cholesky_ex(curvature)
-        within = [torch.linalg.cholesky_ex(m)[1] for m in (curvature - LOW * self.usual, HIGH * self.usual - curvature)]
+        within = [
+            torch.linalg.cholesky_ex(m)[1] for m in (curvature - LOW * self.usual, STEEP * self.usual - curvature)
+        ]
         out = (failed + within[0] + within[1] != 0) & curvature.isfinite().flatten(1).all(1)
         lower[~(lower.diagonal(dim1=-2, dim2=-1).isfinite().all(-1) & (failed == 0))] = self.likely
+        basin = self._even(torsions, mean, lower)
         if out.any():
             half = torch.linalg.solve_triangular(self.likely, curvature[out], upper=False)
             relative = torch.linalg.solve_triangular(self.likely, half.mT, upper=False)
-            values, vectors = torch.linalg.eigh(0.5 * (relative + relative.mT))
-            values = torch.where(values > HIGH, HIGH + HIGH * (values / HIGH).clamp_min(1.0).log(), values)
-            turned = self.likely @ vectors
-            lower[out] = torch.linalg.cholesky((turned * values.clamp_min(LOW)[:, None]) @ turned.mT)
-        return lower
+            found, vectors = torch.linalg.eigh(0.5 * (relative + relative.mT))
+            values, turned = _in_bounds(found), self.likely @ vectors
+            lower[out] = torch.linalg.cholesky((turned * values[:, None]) @ turned.mT)
+            self._skew(basin, out.nonzero()[:, 0], found, values, vectors)
+        return basin
+
+    def _skew(self, basin: Basin, rows: Tensor, found: Tensor, values: Tensor, vectors: Tensor) -> None:
+        """Fill in the axes and widths of the `rows` of a basin, from the energy at `PROBE` on both sides."""
+        beyond = torch.where(found > STEEP, (found / STEEP).log(), (LOW - found).clamp_min(0.0))
+        size, mode = beyond.topk(min(MODES, beyond.shape[1]), dim=1)
+        row, slot = (size > 0).nonzero().unbind(1)
+        mode, at = mode[row, slot], rows[row]
+        pick = vectors[row, :, mode]  # in the coordinates that the mean curvature whitens
+        soft = torch.linalg.solve_triangular(self.likely.mT, pick[..., None], upper=True)[..., 0]
+        bonds = torch.linalg.solve_triangular(self.root.T, (-soft @ self.across).T, upper=True).T
+        delta = soft.new_empty(len(soft), self.chart.stiffs)
+        delta[:, self.bonds], delta[:, self.soft] = bonds, PROBE * soft
+        step = delta @ self.chart.root
+        mean, torsions = basin.mean[at], basin.torsions[at]
+        rise = [self.response.value(torsions, mean + side * step) for side in (-1, 0, 1)]
+        curvature = torch.stack([2 / PROBE**2 * (rise[k] - rise[1]) for k in (0, 2)], -1)
+        curvature = _in_bounds(curvature.nan_to_num(torch.inf, torch.inf, torch.inf).clamp_max(STEEPEST))
+        axis = (basin.lower[at].mT @ soft[..., None])[..., 0]
+        basin.axes[at, slot] = axis / axis.norm(dim=1, keepdim=True)
+        basin.widths[at, slot] = (values[row, mode][:, None] / curvature).sqrt().to(axis.dtype)
 
     def _settled(
-        self, torsions: Tensor, mean: Tensor, steps: int, known: tuple[Evaluated, Tensor] | None = None
+        self, torsions: Tensor, mean: Tensor, known: tuple[Evaluated, Tensor] | None = None, near: float = SETTLED
     ) -> tuple[Tensor, Positions]:
         """Newton steps within a radius that grows with each that lowers S, and shrinks with each that does not.
 
@@ -156,31 +201,45 @@ class Stiff:
             at = self.response.evaluate(torsions, mean)
             known = at, self._root(self.curvature(at.positions).add_(self.alone))
         at, lower = known
+        best, here = mean.clone(), at.positions.clone()
+        live = torch.arange(
+            len(mean), device=mean.device
+        )  # of those that still move: the numbers, and all that follows
         value, radius = at.energy + at.log_det, mean.new_full((len(mean), 1), CAP)
         positions, slope = at.positions, at.gradient
-        for step in range(steps):
+        for step in range(SETTLING):
             if step and step % HELD == 0:
                 lower = self._root(self.curvature(positions).add_(self.alone))
-            basin = Basin(torsions, mean, lower)
-            bonds, soft = self._whitened(basin, slope.nan_to_num(0.0, 0.0, 0.0), len(self.soft))
-            short = (radius / torch.cat([bonds, soft], 1).norm(dim=1, keepdim=True)).clamp_max(1.0).nan_to_num(0.0)
-            trial = self._placed(basin, -short * bonds, -short * soft)
+            bonds, soft = self._whitened(self._even(torsions, mean, lower), slope.nan_to_num(0.0, 0.0, 0.0), self.softs)
+            length = torch.cat([bonds, soft], 1).norm(dim=1, keepdim=True)
+            go = ((length.square() > near) & (radius > SHORTEST))[:, 0].nonzero()[:, 0]
+            if len(go) < len(live):
+                best[live], here[live] = mean, positions
+                if not len(go):
+                    return best, here
+                live, torsions, mean, lower, value, radius = (
+                    t[go] for t in (live, torsions, mean, lower, value, radius)
+                )
+                positions, slope, bonds, soft, length = (t[go] for t in (positions, slope, bonds, soft, length))
+            short = (radius / length).clamp_max(1.0)
+            trial = self._placed(self._even(torsions, mean, lower), -short * bonds, -short * soft)
             at = self.response.evaluate(torsions, trial)
             better = at.energy + at.log_det < value
             value = torch.where(better, at.energy + at.log_det, value)
             positions = torch.where(better[:, None, None], at.positions, positions)
             mean, slope = torch.where(better[:, None], trial, mean), torch.where(better[:, None], at.gradient, slope)
             radius = torch.where(better[:, None], 1.5 * radius, 0.3 * radius)
-        return mean, positions
+        best[live], here[live] = mean, positions
+        return best, here
 
     @torch.no_grad()
     def push(self, basin: Basin, noise: Float[Tensor, "count stiffs"]) -> tuple[Tensor, Float[Tensor, " count"]]:
         """(z, ln |dz/de|) of e = `noise`."""
-        soft = noise[:, self.soft]
+        soft, skewing = skewed(noise[:, self.soft], basin.axes, basin.widths)
         by_bonds, by_bends = self._relaxed(basin, soft)
         soft = soft + torch.nn.functional.pad(by_bends, (0, soft.shape[1] - self.bends))
         bonds = noise[:, self.bonds] + self._stretched(basin, by_bonds, soft)
-        return self._placed(basin, bonds, soft), self._log_det(basin)
+        return self._placed(basin, bonds, soft), self._log_det(basin) + skewing
 
     @torch.no_grad()
     def pull(self, basin: Basin, stiff: Float[Tensor, "count stiffs"]) -> tuple[Tensor, Float[Tensor, " count"]]:
@@ -192,18 +251,23 @@ class Stiff:
         by_bonds, by_bends = self._relaxed(basin, soft)
         noise = torch.empty_like(stiff)
         noise[:, self.bonds] = bonds - self._stretched(basin, by_bonds, soft)
-        noise[:, self.soft] = soft - torch.nn.functional.pad(by_bends, (0, soft.shape[1] - self.bends))
-        return noise, self._log_det(basin)
+        soft = soft - torch.nn.functional.pad(by_bends, (0, soft.shape[1] - self.bends))
+        noise[:, self.soft], skewing = straightened(soft, basin.axes, basin.widths)
+        return noise, self._log_det(basin) + skewing
 
     @torch.no_grad()
     def evaluate(
         self, basin: Basin, noise: Float[Tensor, "count stiffs"]
     ) -> tuple[Evaluated, Float[Tensor, " count"], Float[Tensor, "count stiffs"]]:
-        """(what there is at z, ln |dz/de|, about the gradient with e): how s changes with e is left out of the last."""
+        """(what there is at z, ln |dz/de|, about the gradient with e of S - ln |dz/de|).
+
+        How s changes with e is left out of the last.
+        """
         stiff, stretch = self.push(basin, noise)
         found = self.response.evaluate(basin.torsions, stiff)
         slope = torch.empty_like(noise)
-        slope[:, self.bonds], slope[:, self.soft] = self._whitened(basin, found.gradient, len(self.soft))
+        slope[:, self.bonds], soft = self._whitened(basin, found.gradient, self.softs)
+        slope[:, self.soft] = pulled_back(soft, noise[:, self.soft], basin.axes, basin.widths)
         return found, stretch, slope
 
     def _log_det(self, basin: Basin) -> Tensor:
@@ -241,6 +305,11 @@ class Stiff:
 def standard_normal(noise: Float[Tensor, "*batch stiffs"]) -> Float[Tensor, "*batch"]:
     """ln N(e; 0, I) of e = `noise`."""
     return -0.5 * (noise.square() + log(2 * pi)).sum(-1)
+
+
+def _in_bounds(values: Tensor) -> Tensor:
+    """Eigenvalues relative to the mean curvature: none below `LOW`, from `HIGH` on by their logarithm."""
+    return torch.where(values > HIGH, HIGH + HIGH * (values / HIGH).clamp_min(1.0).log(), values).clamp_min(LOW)
 
 
 def _definite(matrix: Tensor) -> Tensor:
