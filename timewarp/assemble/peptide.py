@@ -106,7 +106,7 @@ class Peptide:
 
 
 def _stiff(molecule: Molecule, chart: InternalChart, potential: Energy, temperature: float) -> Stiff:
-    response = Response(chart, potential, steps=3, damping=0.8, cap=2.0)
+    response = Response(chart, potential, steps=2, damping=0.8, cap=2.0)
     return Stiff(chart, response, Curvature(molecule, chart, temperature))
 
 

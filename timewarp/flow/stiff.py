@@ -37,7 +37,7 @@ from timewarp.flow.skew import pulled_back, skewed, straightened
 from timewarp.state import Positions
 
 CAP = 3.0  # of the second Newton step, in standard deviations of one coordinate
-NEAR = 1.0  # kT, twice what one Newton step would gain: from here on it takes more than one
+NEAR = 0.3  # kT, twice what one Newton step would gain: from here on it takes more than one
 SETTLING = 30  # further steps at most
 SETTLED = 0.02  # kT, as `NEAR`: from here on none is worth its cost
 SHORTEST = 1e-3  # standard deviations: a radius that has shrunk to this finds nothing lower
@@ -46,7 +46,6 @@ LOW, HIGH = 0.3, 4.0  # of P relative to its mean: eigenvalues below are lifted,
 STEEP = 3.0  # eigenvalue from which on a direction gets two widths, as one below `LOW` does
 MODES = 4  # directions of a geometry that do
 PROBE = 1.4  # where the energy is asked for these, in standard deviations of the mean curvature
-STEEPEST = 1e4  # curvature that counts for a clash
 FLOOR = 0.1  # of the eigenvalues of what stands in for a curvature that has no root, relative to its diagonal
 
 
@@ -185,7 +184,10 @@ class Stiff:
         mean, torsions = basin.mean[at], basin.torsions[at]
         rise = [self.response.value(torsions, mean + side * step) for side in (-1, 0, 1)]
         curvature = torch.stack([2 / PROBE**2 * (rise[k] - rise[1]) for k in (0, 2)], -1)
-        curvature = _in_bounds(curvature.nan_to_num(torch.inf, torch.inf, torch.inf).clamp_max(STEEPEST))
+        there = found[row, mode][:, None].clamp_min(
+            HIGH
+        )  # a wall is as steep as it begins; how it goes on is too far out
+        curvature = _in_bounds(torch.minimum(curvature.nan_to_num(torch.inf, torch.inf, torch.inf), there))
         axis = (basin.lower[at].mT @ soft[..., None])[..., 0]
         basin.axes[at, slot] = axis / axis.norm(dim=1, keepdim=True)
         basin.widths[at, slot] = (values[row, mode][:, None] / curvature).sqrt().to(axis.dtype)
