@@ -63,7 +63,9 @@ def test_each_row_has_the_published_figures_and_their_floors(evaluated):
         assert all(row[f"floor_{name}"] >= 0 for name in FIGURES)
         assert 0 < row["kish_ess"] <= 1
         assert row["energy_evaluations"] <= 80 < row["setup_evaluations"]
-        assert row["evaluations_a_proposal"] == 7  # four to relax, two to draw, one at the end
+        assert (
+            9 <= row["evaluations_a_proposal"] < 11
+        )  # three to relax, three for each of two particles; some take more
         assert {"acceptance", "seconds", "ess", "ess_per_second", "verdict", "rhat", "atoms"} <= set(row)
     assert len(list((out / "cache").glob("GG-*.safetensors"))) == 1
     assert "1 peptides, 1 seed" in report["message"]

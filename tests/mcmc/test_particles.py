@@ -29,7 +29,7 @@ class Doubled(Annealed):
     """The present's others are one more than they are."""
 
     def backward(self, given, noise, rng):
-        others = self._paths(given, self.particles, rng)[2]
+        others = self.paths(given, self.particles, rng)[2]
         return others.logsumexp(0) - math.log(self.particles)
 
 
@@ -38,7 +38,7 @@ class Blind(Annealed):
     """The proposal is the first path, whatever it weighs."""
 
     def forward(self, given, rng):
-        positions, energy, log_weight = self._paths(given, self.particles, rng)
+        positions, energy, log_weight = self.paths(given, self.particles, rng)
         return positions[0], energy[0], log_weight.logsumexp(0) - math.log(self.particles)
 
 

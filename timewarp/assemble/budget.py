@@ -1,8 +1,10 @@
 """What a flow gives for a budget of energy evaluations: draws, the exact chain over them, and importance resampling.
 
-Every evaluation is counted, that of an energy with its gradient as one. A draw of the internal flow costs one energy
-and one gradient for each Newton step of its relaxed coordinates (4 in all); `Counted` measures it rather than
-believing this. The published figures (SNIS) count one evaluation a draw.
+Every evaluation is counted, that of an energy with its gradient as one; `Counted` measures it rather than believing
+what a flow says of itself. The published figures (SNIS) count one evaluation a draw. As in `timewarp sample`, a draw of
+the internal flow has several particles, configurations at the same torsions, which share the relaxation: the chain
+weighs a draw by the mean of their weights (particle independent Metropolis-Hastings), and which of them it is at may be
+picked anew by weight at every step, a move that leaves the chain's law as it is and asks for no energy.
 """
 
 from __future__ import annotations
@@ -15,13 +17,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from timewarp.assemble.scores import Sample
+from timewarp.flow.factored import FactoredInternal
+from timewarp.flow.internal import InternalProposal
 from timewarp.flow.losses import normal
 from timewarp.kernel import Energy, Proposal, run
-from timewarp.mcmc import Metropolis
+from timewarp.mcmc import Annealed, Metropolis
 from timewarp.state import Positions, State
 
 CLIPPED = 0.002  # share of the draws, of the largest weights, that the published SNIS leaves out
 CHAINS = 10  # of a flow that is not memoryless
+PARTICLES = 2  # of a draw: with more, too few torsions are drawn for the same evaluations
+AT_ONCE = 256  # draws
 
 
 class Counted:
@@ -43,40 +49,67 @@ class Draws:
         positions: nm.
         energy: U/kT.
         log_weight: ln of target over density; None for a flow with memory, which gives the chain itself.
-        cost: energy evaluations of one draw.
+        cost: energy evaluations of one draw, all its particles.
     """
 
-    positions: Float[np.ndarray, "draws atoms 3"]
-    energy: Float[np.ndarray, " draws"]
-    log_weight: Float[np.ndarray, " draws"] | None
+    positions: Float[np.ndarray, "draws particles atoms 3"]
+    energy: Float[np.ndarray, "draws particles"]
+    log_weight: Float[np.ndarray, "draws particles"] | None
     cost: float
 
     def chain(self, count: int, rng: np.random.Generator) -> Sample:
-        """The independence Metropolis-Hastings chain over the first `count` draws, which begins at the first."""
-        if self.log_weight is None:
-            return self.positions[:count], self.energy[:count]
-        return self._at(chain(self.log_weight[:count], rng))
+        """The particle independence Metropolis-Hastings chain over the first `count` draws, which begins at the first.
 
-    def resampled(self, rng: np.random.Generator) -> Sample:
-        """As many draws as there are, with replacement, by weight; the largest weights left out (published SNIS)."""
-        weights, kept = self.weights(CLIPPED)
-        return self._at(kept[rng.choice(len(kept), len(weights), p=weights / weights.sum())])
+        Each step leaves as many frames as a draw has particles, picked anew by weight.
+        """
+        if self.log_weight is None:
+            return self.positions[:count, 0], self.energy[:count, 0]
+        log_weight = self.log_weight[:count]
+        states = chain(np.logaddexp.reduce(log_weight, 1), rng)
+        picked = stratified(log_weight[states], log_weight.shape[1], rng)
+        return self._at(np.repeat(states, log_weight.shape[1]), picked.ravel())
+
+    def resampled(self, count: int, rng: np.random.Generator) -> Sample:
+        """As many of the first `count` draws' configurations as they are, by weight, each as often as is nearest to it.
+
+        The largest weights are left out (published SNIS).
+        """
+        weights, kept = self.weights(CLIPPED, count)
+        picked = stratified(np.log(np.maximum(weights, 1e-300))[None], count * self.energy.shape[1], rng)[0]
+        return self._at(*np.divmod(kept[picked], self.energy.shape[1]))
 
     def kish(self, clipped: float = 0.0) -> float:
-        """Kish effective sample size, as a share of the draws."""
+        """Kish effective sample size of all particles, as a share of their number."""
         weights, _ = self.weights(clipped)
         return float(weights.sum() ** 2 / np.square(weights).sum() / len(weights))
 
-    def weights(self, clipped: float) -> tuple[Float[np.ndarray, " kept"], Int[np.ndarray, " kept"]]:
-        """Weights up to a factor, and which draws they are of; the largest share `clipped` of them left out."""
+    def weights(
+        self, clipped: float, count: int | None = None
+    ) -> tuple[Float[np.ndarray, " kept"], Int[np.ndarray, " kept"]]:
+        """Weights up to a factor, and which particles they are of; the largest share `clipped` of them left out."""
         assert self.log_weight is not None
-        order = np.argsort(self.log_weight, kind="stable")
+        log_weight = self.log_weight[:count].ravel()
+        order = np.argsort(log_weight, kind="stable")
         kept = np.sort(order[: len(order) - int(clipped * len(order))])
-        log_weight = self.log_weight[kept]
-        return np.exp(log_weight - log_weight.max()), kept
+        return np.exp(log_weight[kept] - log_weight[kept].max()), kept
 
-    def _at(self, index) -> Sample:
-        return self.positions[index], self.energy[index]
+    def _at(self, draw, particle) -> Sample:
+        return self.positions[draw, particle], self.energy[draw, particle]
+
+
+def stratified(
+    log_weight: Float[np.ndarray, "sets size"], count: int, rng: np.random.Generator
+) -> Int[np.ndarray, "sets count"]:
+    """`count` of each set, in order, with one uniform number for all: each as often as its weight says, to within one.
+
+    Systematic resampling (Kitagawa 1996); the mean number of each is exactly `count` times its share.
+    """
+    top = log_weight.max(1, keepdims=True)
+    share = np.exp(log_weight - np.where(np.isfinite(top), top, 0.0))
+    share = np.where(share.sum(1, keepdims=True) > 0, share, 1.0)
+    edges = np.cumsum(share, 1) / share.sum(1, keepdims=True)
+    at = (np.arange(count) + rng.random((len(log_weight), 1))) / count
+    return np.minimum((at[..., None] >= edges[:, None]).sum(-1), log_weight.shape[1] - 1)
 
 
 def chain(log_weight: Float[np.ndarray, " draws"], rng: np.random.Generator) -> Int[np.ndarray, " draws"]:
@@ -92,18 +125,24 @@ def chain(log_weight: Float[np.ndarray, " draws"], rng: np.random.Generator) -> 
 
 
 @torch.no_grad()
-def drawn(proposal: Proposal, energy: Counted, start: Positions, count: int, rng: torch.Generator) -> Draws:
+def drawn(
+    proposal: Proposal, energy: Counted, start: Positions, count: int, rng: torch.Generator, particles: int = PARTICLES
+) -> Draws:
     """`count` draws of a flow bound to a peptide whose potential is `energy`, from a prepared structure."""
     before = energy.evaluations
     if not proposal.memoryless:
         return _walked(proposal, energy, start, count, rng)
-    state, log_prob = proposal(start[None]).sample(count, rng)
-    positions = state.positions[:, 0]
-    u = energy(positions).double()
-    log_weight = (-u + normal(state.velocities[:, 0]).double() - log_prob[:, 0].double()).nan_to_num(
-        -torch.inf, -torch.inf, -torch.inf
-    )
-    found = (positions.float().numpy(), u.numpy(), log_weight.numpy())
+    if isinstance(proposal, InternalProposal) and not proposal.channels:
+        sizes = [min(AT_ONCE, count - done) for done in range(0, count, AT_ONCE)]
+        kernel = Annealed(energy, FactoredInternal(proposal), 0, particles=particles)
+        parts = [kernel.paths(kernel.proposal.draw(size, rng), particles, rng) for size in sizes]
+        positions, u, log_weight = (torch.cat(part, 1).transpose(0, 1) for part in zip(*parts, strict=True))
+    else:
+        state, log_prob = proposal(start[None]).sample(count, rng)
+        positions, u = state.positions, energy(state.positions[:, 0]).double()[:, None]
+        log_weight = -u + normal(state.velocities).double() - log_prob.double()
+    log_weight = log_weight.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+    found = (positions.float().numpy(), u.double().numpy(), log_weight.numpy())
     return Draws(*found, (energy.evaluations - before) / count)
 
 
@@ -117,5 +156,5 @@ def _walked(proposal, energy: Counted, start: Positions, count: int, rng) -> Dra
     for state, _ in run(kernel, state, -(-count // chains), rng):  # noqa: B020
         positions.append(state.state.positions)
         energies.append(state.energy)
-    found = torch.cat(positions)[:count].float().numpy(), torch.cat(energies)[:count].double().numpy()
+    found = torch.cat(positions)[:count, None].float().numpy(), torch.cat(energies)[:count, None].double().numpy()
     return Draws(*found, None, (energy.evaluations - before) / count)

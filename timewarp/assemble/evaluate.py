@@ -35,7 +35,8 @@ def evaluate(settings: EvaluateSettings, progress: Progress, stop: Stop) -> Repo
     A row has the run of `sample` (`acceptance`, `ess`, `energy_evaluations`, `seconds`, ...), and of as many draws of
     the flow as `budget` the Kish sample size, and distances from a reference ensemble with their floors: `e_w2`,
     `t_w2`, `tica_w2` of the exact chain that spends the budget, all evaluations counted; with `_proposals` that of
-    `budget` draws; with `snis_` those of importance resampling as published. With `resume`, rows that are there stay.
+    `budget` draws; with `snis_` those of importance resampling of what the budget affords. With `resume`, rows that
+    are there stay.
     A peptide that fails is told of, and does not keep the others from being measured.
 
     Raises:
@@ -138,7 +139,7 @@ def _at_budget(settings: EvaluateSettings, prepared, flow, progress: Progress, s
     samples = {"{}": draws.chain(affordable, np.random.default_rng(settings.seed))}
     samples["{}_proposals"] = draws.chain(settings.budget, np.random.default_rng(settings.seed))
     if weighted:
-        samples["snis_{}"] = draws.resampled(np.random.default_rng(settings.seed))
+        samples["snis_{}"] = draws.resampled(affordable, np.random.default_rng(settings.seed))
     topology = mdtraj.Topology.from_openmm(prepared.topology)
     for form, (positions, energies) in samples.items():
         progress(0.0, f"optimal transport, {form.format('w2')}")

@@ -149,14 +149,14 @@ class Annealed:
         """Paths from the Gaussian towards the target: (positions, U/kT, ln W) at the ends of those that are picked."""
         if self.particles == 1:
             return self._path(given, rng)
-        positions, energy, log_weight = self._paths(given, self.particles, rng)
+        positions, energy, log_weight = self.paths(given, self.particles, rng)
         share = torch.softmax(log_weight - log_weight.max(0).values, 0).nan_to_num(1.0)
         pick = torch.multinomial(share.T.to(rng.device), 1, generator=rng)[:, 0].to(share.device)
         rows = torch.arange(len(pick), device=pick.device)
         return positions[pick, rows], energy[pick, rows], _log_mean(log_weight)
 
-    def _paths(self, given: Given, count: int, rng: torch.Generator) -> tuple[Positions, Tensor, Tensor]:
-        """`count` paths for each of the torsions, [count, torsions, ...]."""
+    def paths(self, given: Given, count: int, rng: torch.Generator) -> tuple[Positions, Tensor, Tensor]:
+        """(positions, U/kT, ln W) at the ends of `count` paths for each of the torsions, [count, torsions, ...]."""
         found = self._path(_repeated(given, count), rng)
         positions, energy, log_weight = (part.unflatten(0, (count, -1)) for part in found)
         return positions, energy, log_weight
@@ -176,7 +176,7 @@ class Annealed:
         own = self._path_to(given, noise, rng)
         if self.particles == 1:
             return own
-        others = self._paths(given, self.particles - 1, rng)[2]
+        others = self.paths(given, self.particles - 1, rng)[2]
         return _log_mean(torch.cat([own[None], others]))
 
     def _path_to(self, given: Given, noise: Noise, rng: torch.Generator) -> Tensor:
