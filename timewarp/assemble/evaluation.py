@@ -71,8 +71,8 @@ def _explained(rows: Sequence[Mapping[str, Any]], budget: int, frames: int) -> s
     return (
         f"E in kT, T in rad; of the chain that spends {budget} evaluations of energies and gradients ({cost:g} a "
         f"proposal, the {setup:g} for the chart of a molecule apart); prop: of the chain of {budget} proposals; SNIS: "
-        f"of the draws of the first, resampled by weight, the largest 0.2 % left out as published; each against {frames} "
-        f"reference frames; floor: these against as many"
+        f"of the draws of the first, resampled by weight, the largest 0.2 % left out as published; each against "
+        f"{frames} reference frames; floor: these against as many"
     )
 
 
