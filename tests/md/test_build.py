@@ -52,6 +52,38 @@ def test_structure_is_sane(sequence):
     assert charge(topology) == sides - capped  # a cap takes the charge of its end away
 
 
+DEXTRO = ["ALA-DHI", "ALA-DIL", "ALA-DLY", "ALA-MED", "ALA-DTH", "ALA-DTR"]
+
+
+@pytest.mark.parametrize("sequence", [*DEXTRO, "ACE-DAL-NME", "DAL-GLY-ILE"])
+def test_d_amino_acids_have_the_other_hand_and_a_file_of_them_reads_as_it_was_named(sequence, tmp_path):
+    made = prepare_sequence(sequence)
+    assert made.sequence == sequence
+    names = sequence.split("-")
+    for residue, _, sign in chirality(made.topology, made.positions):
+        assert (sign < 0) == (names[residue.index][0] == "D" or names[residue.index] == "MED")
+    assert closest(made.topology, made.positions) > 0.14
+    write_pdb(made.topology, made.positions, tmp_path / "made.pdb")
+    again = prepare(tmp_path / "made.pdb")  # under the names of the force field, with a notice
+    assert any("hand opposite" in notice for notice in again.notices)
+    text = (tmp_path / "made.pdb").read_text()
+    for number, name in enumerate(names, 1):
+        residue = next(r for r in made.topology.residues() if r.index == number - 1)
+        text = re.sub(rf"{residue.name} (.) *{number} ", lambda m, n=name: m[0].replace(m[0][:3], n), text)
+    (tmp_path / "named.pdb").write_text(text)
+    assert prepare(tmp_path / "named.pdb").sequence == sequence
+
+
+def test_a_name_that_the_geometry_does_not_have_is_refused(tmp_path):
+    made = prepare_sequence("AG")
+    write_pdb(made.topology, made.positions, tmp_path / "made.pdb")
+    (tmp_path / "wrong.pdb").write_text((tmp_path / "made.pdb").read_text().replace("ALA", "DAL"))
+    with pytest.raises(InputError, match="hand of a D amino acid at DAL 1, found that of an L one"):
+        prepare(tmp_path / "wrong.pdb")
+    with pytest.raises(InputError, match="expected no DPR"):
+        prepare_sequence("ALA-DPR")
+
+
 def test_handedness_agrees_with_the_side_chain_dihedral():
     """In L amino acids, seen along C to N about CA, CB is behind: the dihedral C-N-CA-CB is near -120 degrees."""
     topology, positions = build("AF")

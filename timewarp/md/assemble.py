@@ -13,6 +13,7 @@ from timewarp.md.record import Atom, Contents
 from timewarp.md.residues import (
     AMINO,
     DEFAULT,
+    DEXTRO,
     HEAD,
     SUPPORTED,
     TAIL,
@@ -110,7 +111,7 @@ def _residue(atoms: list[Atom], notices: list[str]) -> Residue:
         raise InputError(f"expected one residue at number {kept[0].number}, found {' and '.join(names)}; renumber them")
     found = standard(names[0])
     assert found is not None
-    residue = Residue(found[0], found[1], label=f"{names[0]} {kept[0].number}".strip())
+    residue = Residue(found[0], found[1], label=f"{names[0]} {kept[0].number}".strip(), dextro=names[0] in DEXTRO)
     aliases, allowed, repeated = atom_aliases(residue.name), heavy_atoms(residue.name), set()
     for atom in kept:
         name = atom.name if atom.name in allowed else aliases.get(atom.name, atom.name)

@@ -1,4 +1,4 @@
-"""A sequence -> a sane structure of it: extended backbone, L amino acids, trans peptide bonds, minimised."""
+"""A sequence -> a sane structure of it: extended backbone, L (or D) amino acids, trans peptide bonds, minimised."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from timewarp.md.complete import complete
 from timewarp.md.faults import InputError
 from timewarp.md.potential import create_system
 from timewarp.md.relax import relax
-from timewarp.md.residues import AMINO, DEFAULT, HEAD, LETTERS, SUPPORTED, TAIL, Residue, standard
+from timewarp.md.residues import AMINO, DEFAULT, DEXTRO, HEAD, LETTERS, SUPPORTED, TAIL, Residue, standard
 from timewarp.md.stereo import chirality, trans
 
 LONGEST = 10  # amino acids
@@ -26,7 +26,7 @@ def build(sequence: str) -> tuple[app.Topology, Float[np.ndarray, "atoms 3"]]:
 
     Args:
         sequence: one letter a residue (`AA`, a zwitterion at neutral pH with HIE), or names joined by hyphens
-            (`ACE-ALA-HIP-NME`), where caps and protonation states have names of their own. CYX are
+            (`ACE-ALA-HIP-NME`), where caps, protonation states and D amino acids have names of their own. CYX are
             joined in the order in which they stand: the first with the second.
 
     Raises:
@@ -41,8 +41,9 @@ def build(sequence: str) -> tuple[app.Topology, Float[np.ndarray, "atoms 3"]]:
         whole = complete(residues, bridges)
         system = create_system(whole.topology)
         positions = _drawn_together(system, whole.topology, whole.positions) if bridges else whole.positions
+        positions = _inverted(whole.topology, positions, residues)
         positions, _, energy = relax(system, positions)
-        if _sound(whole.topology, system, positions):
+        if _sound(whole.topology, system, positions, residues):
             found.append((energy, whole.topology, positions - positions.mean(0)))
         if len(found) > bool(bridges):  # a loop has better and worse ways to close; a chain has none
             break
@@ -52,9 +53,25 @@ def build(sequence: str) -> tuple[app.Topology, Float[np.ndarray, "atoms 3"]]:
     return topology, positions
 
 
-def _sound(topology, system, positions) -> bool:
-    """Finite, natural stereocentres, trans peptide bonds, no stretched bond (as in a ring that is threaded)."""
-    if not np.isfinite(positions).all() or any(sign < 0 for *_, sign in chirality(topology, positions)):
+def _inverted(topology, positions, residues):
+    """D amino acids: the side chain and HA on the other side of the plane through N, CA and C."""
+    positions = positions.copy()
+    for made, residue in zip(topology.residues(), residues, strict=True):
+        if residue.dextro and residue.name != "GLY":
+            at = {atom.name: atom.index for atom in made.atoms()}
+            side = [i for name, i in at.items() if name not in ("N", "CA", "C", "O", "OXT", "H", "H1", "H2", "H3")]
+            centre = positions[at["CA"]]
+            normal = np.cross(positions[at["N"]] - centre, positions[at["C"]] - centre)
+            normal /= np.linalg.norm(normal)
+            positions[side] -= 2 * ((positions[side] - centre) @ normal)[:, None] * normal
+    return positions
+
+
+def _sound(topology, system, positions, residues) -> bool:
+    """Finite, the hands asked for, trans peptide bonds, no stretched bond (as in a ring that is threaded)."""
+    dextro = {i for i, residue in enumerate(residues) if residue.dextro}
+    hands = [sign < 0 if r.index in dextro else sign > 0 for r, _, sign in chirality(topology, positions)]
+    if not np.isfinite(positions).all() or not all(hands):
         return False
     stretch = [abs(np.linalg.norm(positions[i] - positions[j]) - length) for i, j, length, _ in harmonic_bonds(system)]
     return bool(max(stretch) < STRETCH) and all(value for _, value in trans(topology, positions))
@@ -96,7 +113,9 @@ def parse(sequence: str) -> list[Residue]:
         if found is None:
             raise InputError(f"expected residues among {SUPPORTED}, found {name} at place {number} of {text[:60]}")
         variant = found[1] or DEFAULT.get(found[0])
-        residues.append(Residue(found[0], variant, label=f"{found[0]}{number}"))
+        residues.append(Residue(found[0], variant, label=f"{found[0]}{number}", dextro=name in DEXTRO))
+        if name == "DPR":
+            raise InputError(f"expected no DPR in a sequence (its ring cannot be built), found it at place {number}")
     check_ends(residues)
     return residues
 

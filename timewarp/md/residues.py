@@ -40,7 +40,12 @@ ALIASES = {
     **{"HSD": "HID", "HSE": "HIE", "HSP": "HIP", "NMA": "NME", "NHE": "NH2", "LSN": "LYN", "CYS2": "CYX"},
     **{"HISD": "HID", "HISE": "HIE", "HISH": "HIP", "ASPH": "ASH", "ASPP": "ASH", "GLUH": "GLH", "GLUP": "GLH"},
 }
-SUPPORTED = "the 20 amino acids, HID HIE HIP CYX ASH GLH LYN, and the caps ACE NME NH2"
+DEXTRO = {  # names of the Protein Data Bank for D amino acids
+    **{"DAL": "ALA", "DAR": "ARG", "DSG": "ASN", "DAS": "ASP", "DCY": "CYS", "DGN": "GLN", "DGL": "GLU", "DHI": "HIS"},
+    **{"DIL": "ILE", "DLE": "LEU", "DLY": "LYS", "MED": "MET", "DPN": "PHE", "DPR": "PRO", "DSN": "SER", "DTH": "THR"},
+    **{"DTR": "TRP", "DTY": "TYR", "DVA": "VAL"},
+}
+SUPPORTED = "the 20 amino acids (D by the names DAL DAR ...), HID HIE HIP CYX ASH GLH LYN, and the caps ACE NME NH2"
 
 
 @dataclass
@@ -53,6 +58,7 @@ class Residue:
         heavy: position in nm of each heavy atom that is known.
         hydrogens: for each hydrogen that is known, its heavy atom and its position in nm.
         label: how messages call it.
+        dextro: whether it was named as a D amino acid.
     """
 
     name: str
@@ -60,17 +66,21 @@ class Residue:
     heavy: dict[str, np.ndarray] = field(default_factory=dict)
     hydrogens: list[tuple[str, np.ndarray]] = field(default_factory=list)
     label: str = ""
+    dextro: bool = False
 
     @property
     def printed(self) -> str:
-        """The name that says the protonation state where it is not the usual one."""
+        """The name that says the protonation state where it is not the usual one, and that of a D amino acid."""
         usual = self.variant is None or self.variant == DEFAULT[self.name]
+        if self.dextro and usual:
+            return next(code for code, name in DEXTRO.items() if name == self.name)
         return self.name if usual else str(self.variant)
 
 
 def standard(name: str) -> tuple[str, str | None] | None:
     """OpenMM's residue name and the variant that a name asks for, or None where it is not supported."""
     name = ALIASES.get(name, name)
+    name = DEXTRO.get(name, name)
     if len(name) == 4 and name[0] in "NC" and (name[1:] in AMINO or name[1:] in VARIANTS):
         name = name[1:]  # Amber's names of terminal residues
     if name in VARIANTS:

@@ -70,6 +70,11 @@ def prepare(path: str | os.PathLike, forcefield: tuple[str, ...] = FORCEFIELD) -
         notices.append(f"added {whole.hydrogens_added} hydrogen{'s' if whole.hydrogens_added > 1 else ''}")
     label = {i: residue.label for i, residue in enumerate(residues)}
     for residue, centre, sign in chirality(whole.topology, positions):
+        if sign > 0 and centre == "CA" and residues[residue.index].dextro:
+            raise InputError(
+                f"{path}: expected the hand of a D amino acid at {label[residue.index]}, found that of an L one; name "
+                f"it {residue.name} or correct its geometry"
+            )
         if sign < 0:
             notices.append(f"kept {label[residue.index]}, whose {centre} has the hand opposite to natural amino acids")
     notices += [
