@@ -84,8 +84,10 @@ class InternalChart:
         place, kind = self.stiff.nonzero().unbind(1)
         self.dihedrals = (kind == 2) & ~torch.isin(place, self.puckers.amplitudes)
         if whitening is not None:
-            if not torch.equal(whitening.get("phases", self.puckers.phases[:0]), self.puckers.phases.cpu()):
-                raise ValueError("expected the phases of the rings' puckers; the whitening is of another version")
+            for name in ("phases", "led"):
+                kept = getattr(self.puckers, name).cpu()
+                if not torch.equal(whitening.get(name, kept[:0]), kept):
+                    raise ValueError(f"expected the {name} of the rings' puckers; the whitening is of another version")
             self.whiten(whitening["mean"], whitening["curvature"], whitening.get("rest"))
         else:
             self._relax(bonded)
@@ -158,7 +160,7 @@ class InternalChart:
     def arrays(self) -> dict[str, Tensor]:
         """The whitening: what it takes, beside the molecule, to make this very chart again."""
         arrays = {"mean": self.mean.double(), "curvature": self.curvature, "order": self.tree.order}
-        arrays |= {"phases": self.puckers.phases} if len(self.puckers) else {}
+        arrays |= {"phases": self.puckers.phases, "led": self.puckers.led} if len(self.puckers) else {}
         return arrays | {"rest": self.rest.clone()}
 
     def internal(self, positions: Positions) -> Float[Tensor, "*batch atoms 3"]:

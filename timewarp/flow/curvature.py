@@ -24,6 +24,7 @@ from torch import Tensor
 
 from timewarp import units
 from timewarp.flow.chart import InternalChart
+from timewarp.flow.closing import Closing
 from timewarp.flow.growth import CLOSEST, pair_tables
 from timewarp.state import Molecule, Positions
 
@@ -54,8 +55,8 @@ class Curvature:
         moved, led = cpu.below.bool()
         body = torch.where((self.kind == DIHEDRAL)[:, None], led[self.place], moved[self.place])
         amplitude = (self.kind == DIHEDRAL) & torch.isin(self.place, cpu.puckers.amplitudes)
-        body = body & ~amplitude[:, None]
         self.body = body.to(dtype)
+        self.rings = _rings(molecule, cpu, self.place, self.kind, temperature) if len(cpu.puckers) else ()
         within = (body[:, None] | ~body[None]).all(-1)  # the second's body is part of the first's
         same = self.place[:, None] == self.place
         first = self.kind[:, None] >= self.kind  # of one atom the dihedral turns the axis of the bend
@@ -65,7 +66,7 @@ class Curvature:
         """The same with its tensors on a device."""
         new = object.__new__(Curvature)
         for name, value in vars(self).items():
-            setattr(new, name, value.to(device))
+            setattr(new, name, tuple(v.to(device) for v in value) if isinstance(value, tuple) else value.to(device))
         return new
 
     @torch.no_grad()
@@ -79,12 +80,16 @@ class Curvature:
         batch, atoms, _ = x.shape
         blocks, force = self._blocks(x.mT.contiguous())
         axes, rates = self._rates(x)
+        for ring in self.rings:
+            rates = ring.stretched(x, rates, self.chart)
         flat = rates.view(batch, len(self.rows), 3 * atoms)
         hessian = flat @ blocks @ flat.mT
         turned = rates @ force.mT[:, None]  # [., ., i, j] = sum_k v_i dE/dx_j
         torque = torch.stack([turned[..., i, j] - turned[..., j, i] for i, j in ((1, 2), (2, 0), (0, 1))], -1)
         along = axes @ torque.mT
         hessian += torch.where(self.before, along, torch.where(self.before.T, along.mT, 0.0))
+        for ring in self.rings:
+            hessian += ring.closing(x, rates)
         hessian[~hessian.isfinite().flatten(1).all(1)] = 0.0
         return hessian
 
@@ -136,3 +141,7 @@ class Curvature:
         p, q, r = x.mT[:, None].unbind(-2)
         rates = torch.stack([b * r - c * q, c * p - a * r, a * q - b * p], -2) - shift[..., None]
         return axes, rates * self.body[:, None]
+
+
+def _rings(molecule, chart, place, kind, temperature) -> tuple[Closing, ...]:
+    return tuple(Closing.of(molecule, chart, k, place, kind, temperature) for k in range(len(chart.puckers)))

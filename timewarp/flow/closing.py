@@ -1,0 +1,156 @@
+"""The bonded terms that close a saturated ring: stiff in a direction that turns with the pucker.
+
+A ring's last bond, and the angles at it, are coordinates of no atom of the tree: they are felt along a combination of
+the ring's bends and dihedrals that is another at each phase. A mean curvature over phases is therefore too stiff
+everywhere; here theirs is taken at each geometry, to first order (Gauss-Newton: they are nearly relaxed). (That of the
+torsions about the ring's bonds, which changes with the phase too, was tried and made the law no better.)
+
+| symbol | variable |
+|---|---|
+| s, a bond or an angle, with stiffness k | terms |
+| J = ds/dq of the stiff bends and dihedrals | rows |
+| k' = k / (1 + sum_b (k / k_b) (e . u_b)^2): of the closing bond, whose strain the ring's other bonds share | shared |
+| sum k J J^T | closing |
+| da of the amplitude: d phi_k = A rho' cos(P + lag_k) da | stretched |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from timewarp import units
+from timewarp.flow.chart import InternalChart
+from timewarp.flow.geometry import dihedral
+from timewarp.flow.pucker import SOFTNESS, STEP, UNIT
+from timewarp.state import Molecule
+
+DIHEDRAL = 2
+
+
+@dataclass(frozen=True)
+class Closing:
+    """One ring; atoms are places.
+
+    Attributes:
+        number: of the ring.
+        places: of the phase and of the amplitude.
+        row: of the amplitude among the rows of `Curvature`.
+        led: rows of what follows the ring.
+        lag: of these behind the phase, rad.
+        body: what the dihedral of the phase's place turns.
+        ends: of the closing bond.
+        stiffness: of that bond, kT/nm^2.
+        others: the ring's other bonds.
+        compliance: k / k_b of these.
+        angles: that have the closing bond for a leg.
+        bending: their stiffness, kT/rad^2.
+    """
+
+    number: int
+    places: Int[Tensor, " 2"]
+    row: int
+    led: Int[Tensor, " led"]
+    lag: Float[Tensor, " led"]
+    body: Float[Tensor, " atoms"]
+    ends: Int[Tensor, " 2"]
+    stiffness: float
+    others: Int[Tensor, "4 2"]
+    compliance: Float[Tensor, " 4"]
+    angles: Int[Tensor, "angles 3"]
+    bending: Float[Tensor, " angles"]
+
+    @classmethod
+    def of(
+        cls, molecule: Molecule, chart: InternalChart, number: int, place: Tensor, kind: Tensor, temperature: float
+    ) -> Closing:
+        """The ring of that number in the chart's tree.
+
+        Args:
+            molecule: with its bonded terms.
+            chart: of the molecule.
+            number: of the ring.
+            place: of each row of the Hessian.
+            kind: of each row: 1 of a bend, 2 of a dihedral.
+            temperature: K.
+        """
+        puckers, ff, kT = chart.puckers, molecule.forcefield, units.kT(temperature)
+        atoms = chart.back[list(chart.tree.rings[number].atoms)]
+
+        def row(at: int) -> int:
+            return int(((place == at) & (kind == DIHEDRAL)).nonzero()[0, 0])
+
+        follow = (puckers.of_ring == number).nonzero()[:, 0]
+        around = torch.stack([atoms, atoms.roll(-1)], 1)
+        pairs = chart.back[ff.bond_index]
+
+        def stiffness(bond: Tensor) -> float:
+            same = (pairs.sort(1).values == bond.sort().values).all(1)
+            return float(ff.bond_stiffness[same].sum()) / kT
+
+        k = [stiffness(bond) for bond in around]
+        triples, ends = chart.back[ff.angle_index], around[4]
+        legs = [torch.isin(triples[:, part], ends).all(1) for part in ([0, 1], [1, 2])]
+        dtype = chart.dtype
+        return cls(
+            number,
+            torch.stack([puckers.phases[number], puckers.amplitudes[number]]),
+            row(int(puckers.amplitudes[number])),
+            torch.tensor([row(int(puckers.led[f])) for f in follow], dtype=torch.long),
+            puckers.lag[follow].to(dtype),
+            (chart.below[1][puckers.phases[number]] > 0).to(dtype),
+            ends,
+            k[4],
+            around[:4],
+            torch.tensor([k[4] / one for one in k[:4]], dtype=dtype),
+            triples[legs[0] | legs[1]],
+            (ff.angle_stiffness[legs[0] | legs[1]] / kT).to(dtype),
+        )
+
+    def to(self, device: torch.device | str) -> Closing:
+        """The same with its tensors on a device."""
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Closing(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in parts.items()})
+
+    def stretched(
+        self, x: Float[Tensor, "batch atoms 3"], rates: Float[Tensor, "batch rows 3 atoms"], chart: InternalChart
+    ) -> Float[Tensor, "batch rows 3 atoms"]:
+        """The rates with that of the amplitude, which turns two bonds and what follows, in place of its dihedral's."""
+        refs, n = chart.refs[self.places], self.number
+        turns = torch.stack(
+            [dihedral(x[:, p], *(x[:, r] for r in row)) for p, row in zip(self.places, refs, strict=True)], -1
+        )
+        phase, radius = chart.puckers.polar(turns, n)
+        swing = UNIT * -torch.expm1(-radius / SOFTNESS)
+        axis = torch.nn.functional.normalize(x[:, refs[0, 0]] - x[:, refs[0, 1]], dim=-1)
+        arm = x - x[:, refs[0, :1]]
+        first = (torch.linalg.cross(axis[:, None].expand_as(arm), arm) * self.body[:, None]).mT
+        parts = [torch.cos(phase)[:, None, None] * first, torch.cos(phase + STEP)[:, None, None] * rates[:, self.row]]
+        led = torch.cos(phase[:, None] + self.lag)[..., None, None] * rates[:, self.led]
+        rates[:, self.row] = swing[:, None, None] * (parts[0] + parts[1] + led.sum(1))
+        return rates
+
+    def closing(
+        self, x: Float[Tensor, "batch atoms 3"], rates: Float[Tensor, "batch rows 3 atoms"]
+    ) -> Float[Tensor, "batch rows rows"]:
+        """sum k J J^T of the closing terms."""
+        one, two = self.ends
+        way = torch.nn.functional.normalize(x[:, two] - x[:, one], dim=-1)
+        other = torch.nn.functional.normalize(x[:, self.others[:, 1]] - x[:, self.others[:, 0]], dim=-1)
+        share = 1 + ((other @ way[..., None])[..., 0].square() * self.compliance).sum(-1)
+        bond = (((rates[..., two] - rates[..., one]) * way[:, None]).sum(-1)) * (self.stiffness / share).sqrt()[:, None]
+        i, j, k = self.angles.unbind(1)
+        a, b = x[:, i] - x[:, j], x[:, k] - x[:, j]
+        p, q = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
+        a, b = a / p, b / q
+        cosine = (a * b).sum(-1, keepdim=True)
+        sine = (1 - cosine.square()).clamp_min(1e-6).sqrt()
+        at_i, at_k = (cosine * a - b) / (p * sine), (cosine * b - a) / (q * sine)
+        moved = [rates[..., part].movedim(-1, 1) for part in (i, j, k)]  # [batch, angles, rows, 3]
+        angle = ((moved[0] - moved[1]) * at_i[:, :, None] + (moved[2] - moved[1]) * at_k[:, :, None]).sum(-1)
+        rows = torch.cat([bond[:, None], angle * self.bending.sqrt()[:, None]], 1)
+        return rows.mT @ rows
