@@ -114,7 +114,8 @@ class Closing:
     def to(self, device: torch.device | str) -> Closing:
         """The same with its tensors on a device."""
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Closing(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in parts.items()})
+        parts |= {name: value.to(device) for name, value in parts.items() if isinstance(value, Tensor)}
+        return Closing(**parts)
 
     def stretched(
         self, x: Float[Tensor, "batch atoms 3"], rates: Float[Tensor, "batch rows 3 atoms"], chart: InternalChart
