@@ -82,8 +82,9 @@ class Placed(NamedTuple):
 class Factored(Protocol):
     """A memoryless proposal q(tau) N(e; 0, I), without velocities, in coordinates (tau, e) of x.
 
-    `cost` is the number of energy evaluations for each configuration: of `draw` or `given`, and of `placed`;
-    `noises` the number of coordinates e.
+    `cost` is the number of energy evaluations for each configuration: of `draw` or `given`, and of `placed`, where
+    it always is the same; else it is the least, and `asked` counts what there were so far. `noises` is the number of
+    coordinates e.
     """
 
     @property

@@ -7,7 +7,7 @@ from timewarp.energy import Potential
 from timewarp.flow.factored import FactoredInternal
 from timewarp.flow.internal import InternalConfig
 from timewarp.kernel import Factored, run
-from timewarp.mcmc import Annealed
+from timewarp.mcmc import Annealed, Independence
 from timewarp.state import State
 
 from .molecules import chart_of, flow_of, molecule_of, proposal_of, shaken
@@ -66,11 +66,33 @@ def test_every_evaluation_of_the_energy_is_counted():
         return energy(x)
 
     response.energy = counted
+    before = factored.asked
     given = factored.draw(7, seeded(0))
     assert sum(calls) >= 7 * factored.cost[0]  # some may have to go on
+    assert factored.asked - before == sum(calls)
     calls.clear()
     factored.placed(given, torch.zeros(7, factored.noises, dtype=torch.float64))
     assert sum(calls) == 7 * factored.cost[1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [lambda p, u: Annealed(u, FactoredInternal(p), 1, 8, particles=2), None])
+def test_a_chain_says_what_it_asked_the_energy_for(make):
+    """All of it: what goes on, the probes of lopsided directions, the present's own path."""
+    flow, calls = proposal(), []
+    energy = Potential(molecule_of("AA"), dtype=torch.float64)
+
+    def counted(x):
+        calls.append(x[..., 0, 0].numel())
+        return energy(x)
+
+    flow.stiff.response.energy = counted
+    kernel = make(flow, counted) if make else Independence(counted, flow, 8)
+    state, spent = kernel.init(State.at(molecule_of("AA").reference.expand(3, -1, -1).double())), 0
+    calls.clear()
+    for _, info in run(kernel, state, 20, seeded(1)):
+        spent += info["evaluations"]
+    assert spent == sum(calls)
 
 
 @torch.no_grad()

@@ -31,6 +31,11 @@ class FactoredInternal:
         return at, push + 1
 
     @property
+    def asked(self) -> int:
+        """Energy evaluations so far."""
+        return self.proposal.asked
+
+    @property
     def noises(self) -> int:
         """Coordinates e."""
         return self.chart.stiffs

@@ -164,8 +164,13 @@ class InternalProposal:
 
     @property
     def cost(self) -> int:
-        """Energy evaluations, with gradient, of a draw or a density of one configuration."""
+        """Energy evaluations, with gradient, of a draw or a density of one configuration; some take more."""
         return sum(self.stiff.cost)
+
+    @property
+    def asked(self) -> int:
+        """Energy evaluations that draws and densities have taken so far."""
+        return self.stiff.response.asked
 
     def __call__(self, positions: Positions) -> InternalTransition:
         return InternalTransition(self, positions.reshape(-1, *positions.shape[-2:]))

@@ -36,6 +36,9 @@ class Response:
         steps: Newton steps; each costs one gradient.
         damping: fraction of the Newton step taken.
         cap: largest change of one coordinate in a step, in standard deviations: a clash pushes no further.
+
+    Attributes:
+        asked: evaluations of the energy so far, with or without its gradient.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Response:
     ):
         self.chart, self.energy = chart, energy
         self.steps, self.damping, self.cap = steps, damping, cap
+        self.asked = 0
 
     def on(self, chart: InternalChart) -> Response:
         """The same response of another chart, or of the same one on another device."""
@@ -70,12 +74,14 @@ class Response:
     @torch.no_grad()
     def value(self, torsions, stiff) -> Float[Tensor, " batch"]:
         """U/kT + ln |d(tau, z)/dx|, without its gradient."""
+        self.asked += len(torsions)
         positions, log_det = self.chart.inverse(torsions, stiff)
         return self.energy(positions) + log_det
 
     @torch.no_grad()
     def evaluate(self, torsions: Float[Tensor, "batch torsions"], stiff: Float[Tensor, "batch stiffs"]) -> Evaluated:
         """Positions, energy, volume and slope at once, for one gradient of the energy."""
+        self.asked += len(torsions)
         internal = self.chart.join(torsions, stiff)
         positions = self.chart.cartesian(internal)
         with torch.enable_grad():

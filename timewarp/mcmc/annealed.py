@@ -48,7 +48,7 @@ from torch import Tensor
 from timewarp.kernel import Energy, Factored, Given
 from timewarp.mcmc import accept
 from timewarp.mcmc.chain import Chain, single_test
-from timewarp.mcmc.independence import Queue
+from timewarp.mcmc.independence import Counter, Queue
 from timewarp.mcmc.split import Noise, Point, Residual, turned
 from timewarp.state import Positions, State
 
@@ -96,7 +96,7 @@ class Annealed:
 
     @property
     def cost(self) -> int:
-        """Energy evaluations of a path."""
+        """Energy evaluations of a path, at least."""
         given, placed = self.proposal.cost
         return given + placed * (self.stages + 1) * self.particles
 
@@ -129,13 +129,14 @@ class Annealed:
     @torch.no_grad()
     def step(self, queue: Queue, rng: torch.Generator) -> tuple[Queue, dict[str, Any]]:
         """One test in each chain."""
-        evaluations = 0
+        usual, counter = 0, Counter(self.proposal)
         if queue.next >= self.width:
             queue = self._filled(queue, rng)
-            evaluations += self.cost * queue.energy_waiting.numel()
+            usual += self.cost * queue.energy_waiting.numel()
         if queue.log_net.isnan().any():
             queue = replace(queue, log_net=self._of_present(queue.present, rng))
-            evaluations += self.cost * len(queue.log_net)
+            usual += self.cost * len(queue.log_net)
+        evaluations = counter.spent(usual)
         k, present = queue.next, queue.present
         energy, log_net = queue.energy_waiting[k], queue.log_net_waiting[k]
         accepted = accept.metropolis(present.energy, energy, queue.log_net - log_net, rng)

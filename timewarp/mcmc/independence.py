@@ -67,6 +67,17 @@ class Queue:
         )
 
 
+class Counter:
+    """Of the energy evaluations that a proposal makes from now on, if it counts them (`asked`)."""
+
+    def __init__(self, proposal: Any):
+        self.proposal, self.before = proposal, getattr(proposal, "asked", None)
+
+    def spent(self, usual: int) -> int:
+        """What was counted; of a proposal that does not count, what is usual."""
+        return usual if self.before is None else self.proposal.asked - self.before
+
+
 @dataclass(frozen=True)
 class Independence:
     """Exact kernel for a `memoryless` proposal p(x', v'); each step tests one proposal in each chain.
@@ -80,7 +91,7 @@ class Independence:
     Attributes:
         energy: U/kT of a batch.
         proposal: p(x', v'), the same from everywhere; its `cost`, if it has one, are the energy evaluations that a
-            draw or a density takes.
+            draw or a density takes, or `asked` those that it has made so far.
         width: proposals drawn at once, for each chain.
     """
 
@@ -118,8 +129,9 @@ class Independence:
 
     def moved(self, queue: Queue, positions: Positions, energy: Float[Tensor, " chains"]) -> tuple[Queue, int]:
         """The chains at positions that another kernel led to, and the energy evaluations that this took."""
-        present = queue.present.moved(positions, energy)
-        return replace(queue, present=present, log_net=self._log_net(present.state)), self._cost * len(energy)
+        present, counter = queue.present.moved(positions, energy), Counter(self.proposal)
+        queue = replace(queue, present=present, log_net=self._log_net(present.state))
+        return queue, counter.spent(self._cost * len(energy))
 
     @property
     def _cost(self) -> int:
@@ -141,14 +153,14 @@ class Independence:
         return queue, single_test(accepted, present.energy, evaluations, refused)
 
     def _filled(self, queue: Queue, rng: torch.Generator) -> tuple[Queue, int]:
-        present, log_net, evaluations = queue.present, queue.log_net, 0
+        present, log_net, usual, counter = queue.present, queue.log_net, 0, Counter(self.proposal)
         if self.proposal.channels:
             present = replace(present, state=present.state.refreshed(rng))
-            log_net, evaluations = self._log_net(present.state), self._cost * len(log_net)
+            log_net, usual = self._log_net(present.state), self._cost * len(log_net)
         waiting, log_prob = self.proposal(present.state.positions).sample(self.width, rng)
         energy = self.energy(waiting.positions.flatten(0, 1)).double().view(log_prob.shape)
         log_net_waiting = log_prob.double() - accept.velocity_log_prob(waiting.velocities)
-        evaluations += (1 + self._cost) * energy.numel()
+        evaluations = energy.numel() + counter.spent(usual + self._cost * energy.numel())
         return Queue(present, log_net, waiting, energy, log_net_waiting, 0), evaluations
 
     @torch.no_grad()
