@@ -184,9 +184,8 @@ class Stiff:
         mean, torsions = basin.mean[at], basin.torsions[at]
         rise = [self.response.value(torsions, mean + side * step) for side in (-1, 0, 1)]
         curvature = torch.stack([2 / PROBE**2 * (rise[k] - rise[1]) for k in (0, 2)], -1)
-        there = found[row, mode][:, None].clamp_min(
-            HIGH
-        )  # a wall is as steep as it begins; how it goes on is too far out
+        # a wall is as steep as it begins: how it goes on is too far out
+        there = found[row, mode][:, None].clamp_min(HIGH)
         curvature = _in_bounds(torch.minimum(curvature.nan_to_num(torch.inf, torch.inf, torch.inf), there))
         axis = (basin.lower[at].mT @ soft[..., None])[..., 0]
         basin.axes[at, slot] = axis / axis.norm(dim=1, keepdim=True)
