@@ -131,10 +131,13 @@ class Stiff:
         return self._bounded(torsions, mean, curvature)
 
     @torch.no_grad()
-    def relaxed(self, torsions: Float[Tensor, "count torsions"]) -> Float[Tensor, "count stiffs"]:
-        """The minimum of S given the torsions, as nearly as `SETTLING` Newton steps come to it."""
+    def relaxed(self, torsions: Float[Tensor, "count torsions"], near: float = 0.0) -> Float[Tensor, "count stiffs"]:
+        """The minimum of S given the torsions, as nearly as `SETTLING` Newton steps come to it.
+
+        One that would gain less than half of `near` kT is not taken.
+        """
         mean = self.response(torsions)
-        return self._settled(torsions, mean, near=0.0)[0]
+        return self._settled(torsions, mean, near=near)[0]
 
     def _root(self, curvature: Float[Tensor, "count soft soft"]) -> Float[Tensor, "count soft soft"]:
         """L of P; where P has no root, that of the chart's mean curvature."""
