@@ -103,7 +103,10 @@ class Mixture:
     def step(self, parts: Parts, rng: torch.Generator) -> tuple[Parts, dict[str, Any]]:
         """One step of one of the kernels."""
         weights = torch.tensor(self.weights, dtype=torch.float64, device=rng.device)
-        i = int(torch.multinomial(weights, 1, generator=rng))
+        return self.step_of(int(torch.multinomial(weights, 1, generator=rng)), parts, rng)
+
+    def step_of(self, i: int, parts: Parts, rng: torch.Generator) -> tuple[Parts, dict[str, Any]]:
+        """One step of kernel number `i`."""
         kernel, part, spent = self.kernels[i], parts.parts[i], 0
         if i != parts.last:
             part, spent = kernel.moved(part, parts.state.positions, parts.energy)
