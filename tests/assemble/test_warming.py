@@ -1,6 +1,7 @@
 """The warm-up finds how often each kernel is picked; where the flow is useless the chains rely on local moves."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from timewarp import assemble
 from timewarp.assemble import exploration
 from timewarp.assemble import peptide as building
+from timewarp.assemble.warming import turns
 from timewarp.resources import checkpoint_path, peptide_path
 from timewarp.settings import SampleSettings
 from timewarp.training.checkpoint import Checkpoint
@@ -56,3 +58,13 @@ def test_a_flow_that_is_of_use_is_used(tmp_path):
     # the warm-up is not among the frames, and what it spent is counted
     assert sum(tested for tested, _ in report["by_kernel"].values()) == 4 * 30
     assert sum(tested for tested, _ in found["by_kernel"].values()) == 4 * 60
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5, 60, 100])
+def test_the_kernels_take_turns_in_blocks(steps):
+    order = list(turns(steps, (0.6, 0.25, 0.15)))
+    assert len(order) == steps
+    assert sum(a != b for a, b in pairwise(order)) <= 3 * 3 - 1
+    if steps == 100:
+        assert [order.count(k) for k in range(3)] == [60, 25, 15]
+        assert order[-1] == 0  # the flow is last, and goes on

@@ -4,14 +4,17 @@ Steps cost what they take on a CPU, in units of one configuration's energy in a 
 call as much again as `LATENCY` of them, measured on peptides of 23 to 70 atoms. A clock would decide better on another
 machine, and make the run another one each time.
 
+The kernels take turns in blocks, since each change of kernel costs the flow a new path for every present state, which
+takes as long as three steps; the order is fixed, and so leaves invariant what each kernel does.
+
 The width is not adapted. Proposals that wait are each tested exactly once, whatever was accepted before them, so that
 the width changes no acceptance and no autocorrelation of a memoryless flow; only the time of a proposal depends on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +22,6 @@ import torch
 from timewarp.assemble.exploration import words_of
 from timewarp.assemble.peptide import Peptide
 from timewarp.assemble.tally import FLOW, Tally
-from timewarp.kernel import run
 from timewarp.mcmc import Mixture
 from timewarp.mcmc.pilot import Pilot
 from timewarp.settings import Progress, SampleSettings
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 LATENCY = 15
 KEPT = 500  # steps that are kept before their states are read
 SHARES = {2: (0.7, 0.3), 3: (0.6, 0.25, 0.15)}  # of the kernels in the warm-up, so that each is seen
+TURNS = 3  # blocks of each kernel
 LOCAL_FROM = 0.5  # share of the flow's steps below which the chains rely on local moves
 FEW = 0.01  # acceptance of the flow below which they do, whatever its steps are worth
 
@@ -56,10 +59,10 @@ class Warming:
 
     def __call__(self, state: Any, rng: torch.Generator, tally: Tally, progress: Progress) -> Any:
         """The chains after it; their states, evaluations and the weights that were found are noted in `tally`."""
-        kernel = replace(self.kernel, weights=SHARES[len(self.names)])
         pilot, kept, seen = Pilot(len(self.names)), [state.state.positions], set[str]()
         before = self._observed(state)
-        for step, (state, info) in enumerate(run(kernel, state, self.steps, rng), 1):  # noqa: B020
+        for step, number in enumerate(turns(self.steps, SHARES[len(self.names)]), 1):
+            state, info = self.kernel.step_of(number, state, rng)
             tally.evaluations += int(info["evaluations"])
             after = self._observed(state)
             pilot.add(info["kernel"], before, after, self._cost(info))
@@ -90,6 +93,16 @@ class Warming:
         if self.names[info["kernel"]] == FLOW:
             return info["evaluations"]  # in batches that hide the latency
         return info["evaluations"] * (1 + LATENCY / chains)
+
+
+def turns(steps: int, shares: Sequence[float]) -> Iterator[int]:
+    """Which kernel makes each of `steps` steps: `TURNS` blocks of each, from the last kernel to the first."""
+    counts = [round(steps * share) for share in shares[1:]]
+    counts.insert(0, steps - sum(counts))
+    for turn in range(TURNS):
+        for number in reversed(range(len(counts))):
+            done, due = (counts[number] * k // TURNS for k in (turn, turn + 1))
+            yield from [number] * (due - done)
 
 
 def relies_on_local_moves(tally: Tally, names: Sequence[str]) -> list[str]:
