@@ -44,7 +44,12 @@ class Exploration:
 
     @classmethod
     def walked(cls, peptide: Peptide, prepared: Prepared, least: int, rng: torch.Generator) -> Exploration:
-        """Where torsion walks from random angles, at `least` so many, end that cool from ten times the temperature."""
+        """Where torsion walks from random angles, at `least` so many, end that cool from ten times the temperature.
+
+        The walks that made the peptide's chart are such, and are not walked again if they are as many.
+        """
+        if peptide.walkers is not None and len(peptide.walkers) >= least:
+            return cls.of(prepared, peptide.walkers)
         walk = peptide.walk()
         state = warm(walk, walk.begin(max(WALKERS, least), rng), STEPS, rng)
         good = state.log_density.isfinite()

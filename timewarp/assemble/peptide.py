@@ -17,9 +17,10 @@ from timewarp.kernel import Energy
 from timewarp.mcmc.torsions import Torsions, TorsionState
 from timewarp.state import Molecule, Positions
 
-CONFORMERS = 20  # over which the curvature of the full energy is averaged in the last round, half of them before
+CONFORMERS = 32  # over which the curvature of the full energy is averaged in the last round, half of them before
+DIFFERENCED = 16  # of them say what it is but for the pairs, and half of these before: more change no acceptance
 WALKERS = 64
-ROUNDS = (80, 20, 20)  # torsion moves of each walker before the curvature is averaged (anew); 40 hot ones to begin with
+ROUNDS = (80, 20)  # torsion moves of each walker before the curvature is averaged (anew); 40 hot ones to begin with
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Peptide:
         chart: positions <-> (torsions, whitened stiff coordinates).
         response: the relaxed stiff coordinates, given the torsions.
         stiff: their law about these.
+        walkers: where the walk that made the chart ended, [walkers, atoms, 3], thermal but for what it had no time
+            for; None where the chart was known.
     """
 
     molecule: Molecule
@@ -41,6 +44,7 @@ class Peptide:
     chart: InternalChart
     response: Response
     stiff: Stiff
+    walkers: Positions | None = None
 
     @classmethod
     def of(
@@ -68,6 +72,7 @@ class Peptide:
         bonded = None if whitening else Bonded(molecule, temperature)
         chart = InternalChart(molecule, bonded, whitening)
         stiff = _stiff(molecule, chart, potential, temperature)
+        walkers = None
         if bonded and chart.torsions:
             rng = torch.Generator().manual_seed(seed)
             walk, state = Torsions(chart, Response(chart, potential, steps=2), potential), None
@@ -78,10 +83,13 @@ class Peptide:
                     walk = Torsions(stiff.chart, Response(stiff.chart, potential, steps=2), potential)
                     state = warm(walk, walk.init(state.state), steps, rng, hottest=1.0)
                 best = state.log_density.argsort(descending=True)[: WALKERS // 2]
-                count = CONFORMERS if number == len(ROUNDS) else -(-CONFORMERS // 2)
-                chosen = best[torch.randperm(len(best), generator=rng)[:count]]
-                stiff = _stiff(molecule, refined(stiff, state.torsions[chosen]), potential, temperature)
-        return cls(molecule, potential, temperature, stiff.chart, stiff.response, stiff)
+                share = 1 if number == len(ROUNDS) else 2
+                chosen = best[torch.randperm(len(best), generator=rng)[: -(-CONFORMERS // share)]]
+                chart = refined(stiff, state.torsions[chosen], -(-DIFFERENCED // share))
+                stiff = _stiff(molecule, chart, potential, temperature)
+                good = state.log_density.isfinite()
+                walkers = state.positions[good] if good.any() else None
+        return cls(molecule, potential, temperature, stiff.chart, stiff.response, stiff, walkers)
 
     @property
     def frame(self) -> Tensor:
