@@ -69,7 +69,7 @@ def test_a_shard_whose_rings_have_no_phase_is_refused(tmp_path):
     make(tmp_path, ("PG",))
     path = tmp_path / "PG.safetensors"
     tensors, facts = load_file(path), Shard.read(path).facts
-    del tensors["chart.led"]
+    del tensors["chart.closing"]
     save_file(tensors, path, metadata={"facts": json.dumps(facts)})
     with pytest.raises(SettingsError, match="another version"):
         Shard.read(path)

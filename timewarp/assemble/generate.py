@@ -218,7 +218,7 @@ class Shard:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         molecule = Molecule.from_arrays(under("molecule."))
-        if "free" not in tensors or bool(tree(molecule).rings) != ("chart.led" in tensors):
+        if "free" not in tensors or bool(tree(molecule).rings) != ("chart.closing" in tensors):
             raise SettingsError(f"{path}: made with another version; remove it and make it again with timewarp data")
         frames = {name: tensors[name] for name in ("positions", "torsions", "noise", "free")}
         none = frames["torsions"][:0], frames["free"][:0]

@@ -30,6 +30,7 @@ from timewarp.flow.tree import Tree, tree
 from timewarp.state import Molecule, Positions
 
 SPACING = 1e-4  # nm and rad, of the differences of gradients
+VERSION = ("phases", "closing")  # of the whitening of a molecule with saturated rings
 SOFTEST = 1.0  # floor of the curvature's eigenvalues, 1/rad^2: a coordinate softer than a radian is not stiff
 
 
@@ -84,10 +85,9 @@ class InternalChart:
         place, kind = self.stiff.nonzero().unbind(1)
         self.dihedrals = (kind == 2) & ~torch.isin(place, self.puckers.amplitudes)
         if whitening is not None:
-            for name in ("phases", "led"):
-                kept = getattr(self.puckers, name).cpu()
-                if not torch.equal(whitening.get(name, kept[:0]), kept):
-                    raise ValueError(f"expected the {name} of the rings' puckers; the whitening is of another version")
+            phases = self.puckers.phases.cpu()  # and those of the rings whose closing terms `rest` leaves out
+            if any(not torch.equal(whitening.get(name, phases[:0]), phases) for name in VERSION) or "led" in whitening:
+                raise ValueError("expected the phases of the rings' puckers; the whitening is of another version")
             self.whiten(whitening["mean"], whitening["curvature"], whitening.get("rest"))
         else:
             self._relax(bonded)
@@ -160,7 +160,7 @@ class InternalChart:
     def arrays(self) -> dict[str, Tensor]:
         """The whitening: what it takes, beside the molecule, to make this very chart again."""
         arrays = {"mean": self.mean.double(), "curvature": self.curvature, "order": self.tree.order}
-        arrays |= {"phases": self.puckers.phases, "led": self.puckers.led} if len(self.puckers) else {}
+        arrays |= {name: self.puckers.phases.clone() for name in VERSION} if len(self.puckers) else {}
         return arrays | {"rest": self.rest.clone()}
 
     def internal(self, positions: Positions) -> Float[Tensor, "*batch atoms 3"]:

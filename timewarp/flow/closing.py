@@ -11,7 +11,7 @@ torsions about the ring's bonds, which changes with the phase too, was tried and
 | J = ds/dq of the stiff bends and dihedrals | rows |
 | k' = k / (1 + sum_b (k / k_b) (e . u_b)^2): of the closing bond, whose strain the ring's other bonds share | shared |
 | sum k J J^T | closing |
-| da of the amplitude: d phi_k = A rho' cos(P + lag_k) da | stretched |
+| da of the amplitude: d phi_k = A rho' cos(P + 4 pi k / 5) da, k = 0, 1 | stretched |
 """
 
 from __future__ import annotations
@@ -40,8 +40,6 @@ class Closing:
         number: of the ring.
         places: of the phase and of the amplitude.
         row: of the amplitude among the rows of `Curvature`.
-        led: rows of what follows the ring.
-        lag: of these behind the phase, rad.
         body: what the dihedral of the phase's place turns.
         ends: of the closing bond.
         stiffness: of that bond, kT/nm^2.
@@ -54,8 +52,6 @@ class Closing:
     number: int
     places: Int[Tensor, " 2"]
     row: int
-    led: Int[Tensor, " led"]
-    lag: Float[Tensor, " led"]
     body: Float[Tensor, " atoms"]
     ends: Int[Tensor, " 2"]
     stiffness: float
@@ -84,7 +80,6 @@ class Closing:
         def row(at: int) -> int:
             return int(((place == at) & (kind == DIHEDRAL)).nonzero()[0, 0])
 
-        follow = (puckers.of_ring == number).nonzero()[:, 0]
         around = torch.stack([atoms, atoms.roll(-1)], 1)
         pairs = chart.back[ff.bond_index]
 
@@ -100,8 +95,6 @@ class Closing:
             number,
             torch.stack([puckers.phases[number], puckers.amplitudes[number]]),
             row(int(puckers.amplitudes[number])),
-            torch.tensor([row(int(puckers.led[f])) for f in follow], dtype=torch.long),
-            puckers.lag[follow].to(dtype),
             (chart.below[1][puckers.phases[number]] > 0).to(dtype),
             ends,
             k[4],
@@ -120,7 +113,7 @@ class Closing:
     def stretched(
         self, x: Float[Tensor, "batch atoms 3"], rates: Float[Tensor, "batch rows 3 atoms"], chart: InternalChart
     ) -> Float[Tensor, "batch rows 3 atoms"]:
-        """The rates with that of the amplitude, which turns two bonds and what follows, in place of its dihedral's."""
+        """The rates with that of the amplitude, which turns two bonds, in place of its dihedral's."""
         refs, n = chart.refs[self.places], self.number
         turns = torch.stack(
             [dihedral(x[:, p], *(x[:, r] for r in row)) for p, row in zip(self.places, refs, strict=True)], -1
@@ -131,8 +124,7 @@ class Closing:
         arm = x - x[:, refs[0, :1]]
         first = (torch.linalg.cross(axis[:, None].expand_as(arm), arm) * self.body[:, None]).mT
         parts = [torch.cos(phase)[:, None, None] * first, torch.cos(phase + STEP)[:, None, None] * rates[:, self.row]]
-        led = torch.cos(phase[:, None] + self.lag)[..., None, None] * rates[:, self.led]
-        rates[:, self.row] = swing[:, None, None] * (parts[0] + parts[1] + led.sum(1))
+        rates[:, self.row] = swing[:, None, None] * (parts[0] + parts[1])
         return rates
 
     def closing(

@@ -229,8 +229,6 @@ def _owners(chart: InternalChart) -> Tensor:
     number = {int(p): k for k, p in enumerate(chart.place_of_torsion)}
     rings = zip(chart.puckers.phases.tolist(), chart.puckers.amplitudes.tolist(), strict=True)
     number |= {amplitude: number[phase] for phase, amplitude in rings}
-    phases = chart.puckers.phases[chart.puckers.of_ring].tolist()
-    number |= {led: number[phase] for led, phase in zip(chart.puckers.led.tolist(), phases, strict=True)}
     owner: list[int] = []
     for place, refs in enumerate(chart.refs.tolist()):
         owner.append(max([number.get(place, -1)] + [owner[r] for r in refs if r >= 0]))

@@ -2,21 +2,19 @@
 
 Along one dihedral of such a ring the geometry folds back: at its ends two puckers have the same angle. Round the
 circle of pseudorotation none is met twice (Altona and Sundaralingam 1972): the phase turns freely, as a torsion does,
-and the amplitude is stiff. What hangs on the ring's other bonds by a dihedral about them follows these as they pucker,
-and is measured from where pseudorotation takes it, a shift of unit Jacobian.
+and the amplitude is stiff.
 
 | symbol | variable |
 |---|---|
 | d_k = phi_k - c_k, k = 0, 1: dihedrals about two neighbouring bonds of the ring | away |
 | d_k = A rho cos(P + 4 pi k / 5) | UNIT, radius, phase |
-| phi - d_k for a dihedral phi about the bond k | led, of the ring, by lag = 4 pi k / 5 |
 | rho = s ln(1 + e^(a / s)), nearly a itself | SOFTNESS, amplitude |
 | ln |d(phi_0, phi_1) / d(P, a)| = ln rho + ln (d rho / da) + ln A^2 sin(4 pi / 5) | log_volume |
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import cos, log, pi, sin
 
 import torch
@@ -43,17 +41,11 @@ class Puckers:
         amplitudes: places whose dihedral the amplitude stands for.
         centre: dihedrals of both places in a flat ring, rad: multiples of 60 degrees, so that they do not depend on
             the geometry that they are found from.
-        led: places whose dihedrals follow one of a ring's.
-        of_ring: number of that ring.
-        lag: of its dihedral behind the phase, rad.
     """
 
     phases: Int[Tensor, " rings"]
     amplitudes: Int[Tensor, " rings"]
     centre: Float[Tensor, "rings 2"]
-    led: Int[Tensor, " led"]
-    of_ring: Int[Tensor, " led"]
-    lag: Float[Tensor, " led"]
 
     @classmethod
     def of(cls, tree: Tree, reference: Positions, internal: Float[Tensor, "atoms 3"]) -> Puckers:
@@ -65,16 +57,13 @@ class Puckers:
             turns = torch.stack([dihedral(*x[k : k + 4].unbind(0)) for k in range(2)])
             offsets.append(wrap(internal[list(ring.places), 2].double() - turns))
         found = torch.stack(offsets) if offsets else torch.zeros(0, 2, dtype=torch.float64)
-        led = [(place, number, k * STEP) for number, ring in enumerate(tree.rings) for place, k in ring.led]
-        places, rings = (torch.tensor([row[k] for row in led], dtype=torch.long) for k in range(2))
-        lag = torch.tensor([row[2] for row in led], dtype=torch.float64)
-        return cls(phases, amplitudes, torch.round(found * (3 / pi)) * (pi / 3), places, rings, lag)
+        return cls(phases, amplitudes, torch.round(found * (3 / pi)) * (pi / 3))
 
     def __len__(self) -> int:
         return len(self.phases)
 
     def to(self, device: torch.device | str) -> Puckers:
-        return Puckers(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return Puckers(*(getattr(self, name).to(device) for name in ("phases", "amplitudes", "centre")))
 
     def curled(self, internal: Float[Tensor, "*batch atoms 3"]) -> Float[Tensor, "*batch atoms 3"]:
         """Internal coordinates with phase and amplitude where their dihedrals were."""
@@ -84,7 +73,6 @@ class Puckers:
         out = internal.clone()
         out[..., self.phases, 2] = phase
         out[..., self.amplitudes, 2] = radius + SOFTNESS * torch.log(-torch.expm1(-radius / SOFTNESS))
-        out[..., self.led, 2] -= self._follow(phase, radius)[0]
         return out
 
     def uncurled(self, curled: Float[Tensor, "*batch atoms 3"]) -> Float[Tensor, "*batch atoms 3"]:
@@ -95,14 +83,13 @@ class Puckers:
         turned = self.dihedrals(phase, amplitude)
         out = curled.clone()
         out[..., self.phases, 2], out[..., self.amplitudes, 2] = turned.unbind(-1)
-        out[..., self.led, 2] += self._follow(phase, _radius(amplitude))[0]
         return out
 
     def dihedrals(
         self, phase: Float[Tensor, "*batch rings"], amplitude: Float[Tensor, "*batch rings"]
     ) -> Float[Tensor, "*batch rings 2"]:
         """The dihedrals of both places of each ring."""
-        radius = _radius(amplitude)
+        radius = SOFTNESS * torch.nn.functional.softplus(amplitude / SOFTNESS)
         away = UNIT * radius[..., None] * torch.stack([torch.cos(phase), torch.cos(phase + STEP)], -1)
         return away + self.centre.to(away)
 
@@ -124,19 +111,10 @@ class Puckers:
         first, second = rate[..., self.phases, 2], rate[..., self.amplitudes, 2]
         along = UNIT * (first * torch.cos(phase) + second * torch.cos(phase + STEP))
         across = -UNIT * radius * (first * torch.sin(phase) + second * torch.sin(phase + STEP))
-        away, beside = self._follow(phase, radius)
-        led = rate[..., self.led, 2]
-        along = along.index_add(-1, self.of_ring, led * away / radius[..., self.of_ring])
-        across = across.index_add(-1, self.of_ring, led * beside)
         out = rate.clone()
         out[..., self.phases, 2] = across
         out[..., self.amplitudes, 2] = along * slope - slope / radius - (1 - slope) / SOFTNESS
         return out
-
-    def _follow(self, phase: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-        """(d_k of the bond that each led place follows, its derivative with the phase), [*batch, led]."""
-        angle, swing = phase[..., self.of_ring] + self.lag.to(phase), UNIT * radius[..., self.of_ring]
-        return swing * torch.cos(angle), -swing * torch.sin(angle)
 
     def polar(self, turns: Float[Tensor, "*batch 2"], ring: int) -> tuple[Tensor, Tensor]:
         """(phase, radius) of one ring from the dihedrals of its two places."""
@@ -152,7 +130,3 @@ def _polar(away: Float[Tensor, "*batch 2"]) -> tuple[Tensor, Tensor]:
     first, second = (wrap(away) / UNIT).unbind(-1)
     side = (COSINE * first - second) / SINE
     return torch.atan2(side, first), torch.hypot(side, first).clamp_min(LEAST)
-
-
-def _radius(amplitude: Tensor) -> Tensor:
-    return SOFTNESS * torch.nn.functional.softplus(amplitude / SOFTNESS)

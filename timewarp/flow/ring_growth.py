@@ -1,15 +1,13 @@
 """What the phase of a ring's pucker does to the atoms that it places: the step of `Growth` that turns two bonds.
 
 The ring has the amplitude of the chart's mean. Atoms beyond one of the two bonds turn about it, those beyond both about
-the later one first, and what follows the ring's other bonds about those before; so the group is not rigid, and the
-pairs within it count too.
+the later one first; so the group is not rigid, and the pairs within it count too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from math import cos
 
 import torch
 from jaxtyping import Bool, Float
@@ -33,10 +31,9 @@ class RingStep:
         group: places that move.
         standing: places that are there, those of the axis among them.
         shape: the group at phase 0.
-        led: which of it the earlier and the later dihedral turn, then those that follow the ring.
+        led: which of it the earlier and the later dihedral turn.
         points: on the axis of each.
         ways: unit vectors along these axes.
-        lags: of each dihedral behind the phase, rad.
         swing: of the dihedrals, rad: the unit times the radius of the mean pucker.
         grid: the group at the angles of a curve.
         tables: of pairs [group, standing] whose distance changes.
@@ -47,10 +44,9 @@ class RingStep:
     group: Tensor
     standing: Tensor
     shape: Float[Tensor, "group 3"]
-    led: Bool[Tensor, "dihedrals group"]
-    points: Float[Tensor, "dihedrals 3"]
-    ways: Float[Tensor, "dihedrals 3"]
-    lags: tuple[float, ...]
+    led: Bool[Tensor, "2 group"]
+    points: Float[Tensor, "2 3"]
+    ways: Float[Tensor, "2 3"]
     swing: float
     grid: Float[Tensor, "angles group 3"]
     tables: Tables
@@ -81,18 +77,15 @@ class RingStep:
             angles: of a curve.
         """
         places = [int(p[ring]) for p in (chart.puckers.phases, chart.puckers.amplitudes)]
-        follow = chart.puckers.of_ring == ring
-        places += chart.puckers.led[follow].tolist()
-        lags = (0.0, STEP, *chart.puckers.lag[follow].tolist())
         x, y, z, origin = axes
         local = (frame - origin) @ torch.stack([x, y, z], 1)
         refs = chart.refs[places]
         ways = torch.nn.functional.normalize(local[refs[:, 0]] - local[refs[:, 1]], dim=-1)
         led = chart.below[1][places][:, group] > 0
         mean = torch.zeros(1, chart.torsions, dtype=chart.dtype), torch.zeros(1, chart.stiffs, dtype=chart.dtype)
-        turned = chart.join(*mean)[0, places[:2], 2] - chart.puckers.centre[ring].to(chart.dtype)
+        turned = chart.join(*mean)[0, places, 2] - chart.puckers.centre[ring].to(chart.dtype)
         new = cls(
-            chart.refs[places[0]], group, standing, local[group], led, local[refs[:, 0]], ways, lags, float(turned[0]),
+            chart.refs[places[0]], group, standing, local[group], led, local[refs[:, 0]], ways, float(turned[0]),
             local[group][None], (), (),
         )  # fmt: skip
         grid = new.at(angles.double())
@@ -117,8 +110,8 @@ class RingStep:
     def at(self, phase: Float[Tensor, " batch"]) -> Float[Tensor, "batch group 3"]:
         """The group at these phases."""
         x = self.shape.expand(len(phase), -1, -1)
-        for bond in reversed(range(len(self.lags))):
-            away = self.swing * (torch.cos(phase + self.lags[bond]) - cos(self.lags[bond]))
+        for bond in (1, 0):
+            away = self.swing * (torch.cos(phase + bond * STEP) - torch.cos(torch.as_tensor(bond * STEP)))
             cosine, sine = torch.cos(away)[:, None, None], torch.sin(away)[:, None, None]
             way, point = self.ways[bond], self.points[bond]
             arm = x - point

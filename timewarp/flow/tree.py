@@ -33,13 +33,10 @@ class Ring:
     Attributes:
         places: those whose dihedrals turn the second and the third bond along `atoms`, the earlier place first.
         atoms: from one end of the closing bond round to the other.
-        led: (place, k) where the dihedral of a place that is not of the ring is about the ring's bond from
-            `atoms[k + 1]` to `atoms[k + 2]`, counted round: it follows the ring's own dihedral there.
     """
 
     places: tuple[int, int]
     atoms: tuple[int, int, int, int, int]
-    led: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -195,9 +192,7 @@ def _rings(molecule, near, rows, order):
         first, second = (lead[bond] for bond in turning)
         if second < first:
             path, first, second = path[::-1], second, first
-        around = ((k, frozenset((path[(k + 1) % 5], path[(k + 2) % 5]))) for k in range(2, 5))
-        led = tuple((lead[bond], k) for k, bond in around if bond in lead)
-        found.append(Ring((first, second), tuple(path), led))
+        found.append(Ring((first, second), tuple(path)))
     return sorted(found, key=lambda ring: (ring.places, [place[a] for a in ring.atoms]))
 
 
