@@ -105,28 +105,3 @@ def test_errors_say_what_to_do(measure):
         measure(np.zeros((4, 0)))
     with pytest.raises(ValueError, match="expected a finite series, got 2 other values; drop them first"):
         measure(np.array([[0.0, 1.0, np.nan, 2.0, np.inf]]))
-
-
-@pytest.mark.parametrize("draws", [4, 5, 7, 11, 20, 333])
-@pytest.mark.parametrize("chains", [1, 2, 4])
-@pytest.mark.parametrize("kind", ["-0.5", "0.0", "0.5", "0.99", "repeated", "either-or", "one stuck"])
-def test_the_figures_are_those_of_arviz(kind, chains, draws):
-    from arviz_stats.base import array_stats
-
-    rng = np.random.default_rng(draws)
-    x = rng.normal(size=(chains, draws))
-    if kind == "repeated":
-        x = np.repeat(x, 3, axis=1)[:, :draws]
-    elif kind == "either-or":
-        x = (x > 0.5).astype(float)
-    elif kind == "one stuck":
-        x = np.vstack([x, np.ones(draws)])
-    else:
-        x = autoregressive(float(kind), chains, draws, seed=draws)
-    if (np.ptp(x, axis=1) == 0).all():
-        pytest.skip("nothing moved, on which we say nothing")
-    found = bulk_ess(x), x.size / autocorrelation_time(x)
-    known = [float(array_stats.ess(x, chain_axis=0, draw_axis=1, method=method)) for method in ("bulk", "mean")]
-    assert found == pytest.approx(known, rel=1e-9)
-    if len(x) > 1:
-        assert rhat(x) == pytest.approx(float(array_stats.rhat(x, chain_axis=0, draw_axis=1, method="rank")), rel=1e-9)

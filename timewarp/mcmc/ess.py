@@ -1,7 +1,7 @@
 """How much a set of chains is worth: autocorrelation time, effective sample size, and split R-hat.
 
 Source: Vehtari, Gelman, Simpson, Carpenter, Bürkner (2021), "Rank-normalization, folding, and localization: an improved
-R-hat", Bayesian Analysis 16(2), eqs. 4, 10 - 15.
+R-hat", Bayesian Analysis 16(2), eqs. 4, 10 - 15; the estimates are those of `arviz_stats`.
 
 All take one observable as an array [chains, steps], a value for each *test* (see `timewarp.mcmc`: what was rejected is
 repeated). Angles go in as their sine and cosine. None takes silence for agreement: where nothing can be told the answer
@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-from timewarp.mcmc.ranked import effective_size, normal_scores, rank_rhat, split
 
 Series = ArrayLike  # [chains, steps]
 
@@ -28,7 +26,7 @@ def autocorrelation_time(series: Series) -> float:
         ValueError: if the series is not a finite array [chains, steps].
     """
     x = _checked(series)
-    return x.size / _ess(x, ranks=False)
+    return x.size / _ess(x, "mean")
 
 
 def bulk_ess(series: Series) -> float:
@@ -39,7 +37,7 @@ def bulk_ess(series: Series) -> float:
     Raises:
         ValueError: if the series is not a finite array [chains, steps].
     """
-    return _ess(_checked(series), ranks=True)
+    return _ess(_checked(series), "bulk")
 
 
 def rhat(series: Series) -> float:
@@ -59,14 +57,13 @@ def rhat(series: Series) -> float:
         return np.nan
     if _frozen(x):
         return np.inf
-    return rank_rhat(x)
+    return float(_arviz().rhat(x, chain_axis=0, draw_axis=1, method="rank"))
 
 
-def _ess(x: np.ndarray, ranks: bool) -> float:
+def _ess(x: np.ndarray, method: str) -> float:
     if x.shape[1] < 4 or _frozen(x):
         return np.nan
-    halves = split(x)
-    return effective_size(normal_scores(halves) if ranks else halves)
+    return float(_arviz().ess(x, chain_axis=0, draw_axis=1, method=method))
 
 
 def _frozen(x: np.ndarray) -> bool:
@@ -80,3 +77,10 @@ def _checked(series: Series) -> np.ndarray:
     if not np.isfinite(x).all():
         raise ValueError(f"expected a finite series, got {(~np.isfinite(x)).sum()} other values; drop them first")
     return x
+
+
+def _arviz():
+    # its import takes seconds, which sampling alone need not pay
+    from arviz_stats.base import array_stats
+
+    return array_stats
