@@ -7,7 +7,7 @@ import torch
 
 from timewarp.energy import Bonded
 from timewarp.flow.chart import InternalChart
-from timewarp.flow.geometry import dihedral, place
+from timewarp.flow.geometry import dihedral, local, set_off
 from timewarp.flow.pose import posed
 from timewarp.flow.tree import tree
 
@@ -34,7 +34,7 @@ def test_place_is_the_inverse_of_measuring():
     a, b, c = torch.randn(3, 50, 3, generator=rng, dtype=torch.float64)
     length, bend = 0.1 + torch.rand(2, 50, generator=rng, dtype=torch.float64)
     turn = (torch.rand(50, generator=rng, dtype=torch.float64) * 2 - 1) * torch.pi
-    new = place(a, b, c, length, bend, turn)
+    new = set_off(a, b, c, local(length, bend, turn))
     assert circle(dihedral(new, a, b, c), turn) < 1e-9
     assert (torch.linalg.vector_norm(new - a, dim=-1) - length).abs().max() < 1e-12
 

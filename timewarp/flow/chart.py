@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timewarp.flow.geometry import angle, dihedral, distance, place, wrap
+from timewarp.flow.geometry import angle, dihedral, distance, local, set_off, wrap
 from timewarp.flow.pucker import Puckers
 from timewarp.flow.torque import below, torques
 from timewarp.flow.tree import Tree, tree
@@ -186,9 +186,9 @@ class InternalChart:
         along, across = r[..., 2] * torch.cos(bend[..., 2]), r[..., 2] * torch.sin(bend[..., 2])
         third = torch.stack([r[..., 1] - along, across, zero], -1)
         placed = torch.stack([torch.zeros_like(second), second, third], -2)
+        offsets, refs = local(r, bend, turn), self.refs.T
         for start, stop in self.tree.levels:
-            a, b, c = (placed[..., self.refs[start:stop, k], :] for k in range(3))
-            new = place(a, b, c, r[..., start:stop], bend[..., start:stop], turn[..., start:stop])
+            new = set_off(*placed[..., refs[:, start:stop], :].unbind(-3), offsets[..., start:stop, :])
             placed = torch.cat([placed, new], -2)
         return placed[..., self.back, :]
 

@@ -26,23 +26,31 @@ def dihedral(a: Points, b: Points, c: Points, d: Points) -> Float[Tensor, "*batc
     return torch.atan2((b1 * n).sum(-1) * torch.linalg.vector_norm(b2, dim=-1), (m * n).sum(-1))
 
 
-def place(
-    parent: Points,
-    grandparent: Points,
-    beyond: Points,
-    length: Float[Tensor, "*batch"],
-    bend: Float[Tensor, "*batch"],
-    turn: Float[Tensor, "*batch"],
-) -> Points:
-    """The atom at distance `length` from parent, angle `bend` to grandparent, dihedral `turn` to beyond."""
+def local(
+    length: Float[Tensor, "*batch"], bend: Float[Tensor, "*batch"], turn: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch 3"]:
+    """Where an atom is from the three that it hangs on, for `set_off`.
+
+    Args:
+        length: distance from parent, nm.
+        bend: angle to grandparent, rad.
+        turn: dihedral to the one beyond, rad.
+    """
+    across = length * torch.sin(bend)
+    return torch.stack([-length * torch.cos(bend), across * torch.cos(turn), across * torch.sin(turn)], -1)
+
+
+def set_off(
+    parent: Points, grandparent: Points, beyond: Points, local: Float[Tensor, "*batch 3"]
+) -> Float[Tensor, "*batch 3"]:
+    """The atom at `local` from parent: along the bond from grandparent, across it on the side of beyond, and out of it."""
     axis = parent - grandparent
     axis = axis / torch.linalg.vector_norm(axis, dim=-1, keepdim=True)
     normal = torch.linalg.cross(grandparent - beyond, axis)
     normal = normal / torch.linalg.vector_norm(normal, dim=-1, keepdim=True)
-    third = torch.linalg.cross(normal, axis)
-    sine = torch.sin(bend)
-    along, across, up = -torch.cos(bend), sine * torch.cos(turn), sine * torch.sin(turn)
-    return parent + length[..., None] * (along[..., None] * axis + across[..., None] * third + up[..., None] * normal)
+    along, across, up = local.split(1, -1)
+    there = torch.addcmul(parent, along, axis)
+    return torch.addcmul(torch.addcmul(there, across, torch.linalg.cross(normal, axis)), up, normal)
 
 
 def wrap(phi: Tensor) -> Tensor:
