@@ -188,7 +188,8 @@ class InternalChart:
         placed = torch.stack([torch.zeros_like(second), second, third], -2)
         offsets, refs = local(r, bend, turn), self.refs.T
         for start, stop in self.tree.levels:
-            new = set_off(*placed[..., refs[:, start:stop], :].unbind(-3), offsets[..., start:stop, :])
+            parent, up, beyond = placed[..., refs[:, start:stop], :].unbind(-3)
+            new = set_off(parent, up, beyond, offsets[..., start:stop, :])
             placed = torch.cat([placed, new], -2)
         return placed[..., self.back, :]
 

@@ -43,7 +43,7 @@ def local(
 def set_off(
     parent: Points, grandparent: Points, beyond: Points, local: Float[Tensor, "*batch 3"]
 ) -> Float[Tensor, "*batch 3"]:
-    """The atom at `local` from parent: along the bond from grandparent, across it on the side of beyond, and out of it."""
+    """The atom at `local` from parent: along the bond from grandparent, across it on beyond's side, and out of it."""
     axis = parent - grandparent
     axis = axis / torch.linalg.vector_norm(axis, dim=-1, keepdim=True)
     normal = torch.linalg.cross(grandparent - beyond, axis)
