@@ -8,6 +8,9 @@ import openmm
 import pytest
 from openmm import app, unit
 
+from timewarp.md import potential
+from timewarp.md.build import build
+from timewarp.md.energy import fingerprint
 from timewarp.md.potential import create_system
 from timewarp.md.relax import relax
 from timewarp.md.stereo import chirality, trans
@@ -277,3 +280,14 @@ def test_relaxing_holds_what_it_is_told_to_hold():
     moved = np.linalg.norm(after - start, axis=1)
     assert moved[held].max() < 2e-3 < moved[~held].max()
     assert energy < before_energy
+
+
+@pytest.mark.parametrize(
+    "sequence", ["ACDEF", "GHIKL", "MNPQR", "STVWY", "ACE-HIP-ASH-GLH-LYN-NME", "ACE-PRO-NME", "HIE-HID-ALA", "CACAC"]
+)
+def test_the_part_for_proteins_is_the_whole_force_field_for_peptides(sequence):
+    topology, _ = build(sequence)
+    whole = app.ForceField(*potential.FORCEFIELD).createSystem(
+        topology, nonbondedMethod=app.CutoffNonPeriodic, nonbondedCutoff=2.0, removeCMMotion=False, rigidWater=False
+    )
+    assert fingerprint(create_system(topology)) == fingerprint(whole)

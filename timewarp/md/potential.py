@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import lru_cache
 
 import openmm
@@ -11,6 +12,8 @@ from timewarp.md.faults import InputError
 
 FORCEFIELD = ("amber14-all.xml", "implicit/obc1.xml")
 CUTOFF = 2.0  # nm
+# the rest of `amber14-all.xml`, nucleic acids and lipids, says nothing of peptides, and takes ten times as long to read
+PROTEIN = ("amber14/protein.ff14SB.xml", *FORCEFIELD[1:])
 
 
 @lru_cache(maxsize=8)
@@ -27,18 +30,26 @@ def create_system(topology: app.Topology, forcefield: tuple[str, ...] = FORCEFIE
     Raises:
         InputError: if the force field has no parameters for a residue.
     """
-    force = _load(tuple(forcefield))
+    if tuple(forcefield) == FORCEFIELD:
+        with contextlib.suppress(
+            ValueError
+        ):  # whatever is no peptide: the whole force field knows it, or says what not
+            return _system(PROTEIN, topology)
     try:
-        return force.createSystem(
-            topology,
-            nonbondedMethod=app.CutoffNonPeriodic,
-            nonbondedCutoff=CUTOFF * unit.nanometer,
-            constraints=None,
-            rigidWater=False,
-            removeCMMotion=False,
-        )
+        return _system(tuple(forcefield), topology)
     except ValueError as error:
         raise InputError(
             f"expected residues that {', '.join(forcefield)} has parameters for, found: {error} "
             "Use another protonation state or cap, or another force field."
         ) from error
+
+
+def _system(forcefield: tuple[str, ...], topology: app.Topology) -> openmm.System:
+    return _load(forcefield).createSystem(
+        topology,
+        nonbondedMethod=app.CutoffNonPeriodic,
+        nonbondedCutoff=CUTOFF * unit.nanometer,
+        constraints=None,
+        rigidWater=False,
+        removeCMMotion=False,
+    )
