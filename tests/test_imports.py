@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": set(),
     "resources": set(),
     "interrupt": set(),
+    "loading": set(),
     "summary": {"settings"},
     "failure": {"claim", "md", "resources", "settings", "training"},
     "inventory": {"md", "resources"},

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from timewarp.interrupt import Interrupt
+from timewarp.loading import loading
 from timewarp.settings import (
     AdaptSettings,
     BenchSettings,
@@ -430,7 +431,8 @@ def _watch(work: str, settings: RunSettings) -> None:
         TextColumn("{task.description}", markup=False),
     )
     with Interrupt(_say) as stop, Progress(*columns, console=console, transient=True, disable=quiet) as bar:
-        from timewarp import assemble
+        with loading():
+            from timewarp import assemble
 
         task = bar.add_task("starting", total=1.0)
 

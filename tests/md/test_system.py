@@ -288,6 +288,10 @@ def test_relaxing_holds_what_it_is_told_to_hold():
 def test_the_part_for_proteins_is_the_whole_force_field_for_peptides(sequence):
     topology, _ = build(sequence)
     whole = app.ForceField(*potential.FORCEFIELD).createSystem(
-        topology, nonbondedMethod=app.CutoffNonPeriodic, nonbondedCutoff=2.0, removeCMMotion=False, rigidWater=False
+        topology,
+        nonbondedMethod=app.CutoffNonPeriodic,
+        nonbondedCutoff=2.0 * unit.nanometer,
+        removeCMMotion=False,
+        rigidWater=False,
     )
     assert fingerprint(create_system(topology)) == fingerprint(whole)
