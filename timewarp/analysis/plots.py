@@ -15,6 +15,7 @@ import numpy as np
 from timewarp.analysis.basins import Population
 
 WIDTH, HEIGHT = 4.0, 3.0  # inches; 384 by 288 CSS pixels
+DOTS = 220  # an inch, of what is drawn as an image
 POINTS = 1500  # a trace is thinned to this many points a chain
 SHOWN = 12  # chains that are drawn, evenly chosen
 SPARSE = 300  # below this many frames points say more than a histogram
@@ -169,13 +170,12 @@ def _svg(draw: Callable[[Any], None], height: float = HEIGHT) -> str:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasSVG(figure)
+        figure = Figure(figsize=(WIDTH, height), dpi=DOTS, layout="constrained")
+        canvas = FigureCanvasSVG(figure)
         draw(figure)
         file = io.StringIO()
-        figure.savefig(
-            file, format="svg", dpi=220, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+        # `figure.savefig` would draw it twice, the first time for nothing
+        canvas.print_svg(file, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = file.getvalue()
     return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
 
