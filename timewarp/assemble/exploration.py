@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 WALKERS = 64
 STEPS = 120  # torsion moves, the first half of them from ten times the temperature down to it
+FURTHER = 40  # of walks that have been as far already; their energies are then those of walks that began anew
 WANTED = 0.05  # share of the walkers from which on a state has to be visited
 
 
@@ -46,11 +47,14 @@ class Exploration:
     def walked(cls, peptide: Peptide, prepared: Prepared, least: int, rng: torch.Generator) -> Exploration:
         """Where torsion walks from random angles, at `least` so many, end that cool from ten times the temperature.
 
-        The walks that made the peptide's chart are such, and are not walked again if they are as many.
+        The walks that made the peptide's chart are such: if they are as many, they go on in it for a few steps.
         """
-        if peptide.walkers is not None and len(peptide.walkers) >= least:
-            return cls.of(prepared, peptide.walkers)
         walk = peptide.walk()
+        if peptide.walkers is not None and len(peptide.walkers) >= least:
+            state = walk.init(State.at(peptide.walkers))
+            for _ in range(FURTHER):
+                state, _ = walk.step(state, rng)
+            return cls.of(prepared, state.positions)
         state = warm(walk, walk.begin(max(WALKERS, least), rng), STEPS, rng)
         good = state.log_density.isfinite()
         return cls.of(prepared, state.positions[good] if good.any() else state.positions)
