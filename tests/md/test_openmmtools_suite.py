@@ -109,7 +109,7 @@ def alanine(monkeypatch, few_conformers):
 def flow(*_, n_proposals=2, context_cache=None, **__):
     """The flow's move, whatever an integrator would be told."""
     topology = alanine_dipeptide().topology
-    return TimewarpMove(topology, "capped", n_proposals=n_proposals, context_cache=context_cache)
+    return TimewarpMove(topology, n_proposals=n_proposals, context_cache=context_cache)
 
 
 ANALYTICAL = [
