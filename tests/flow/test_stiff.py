@@ -216,7 +216,7 @@ def test_the_normal_density_is_that_of_scipys():
 def crowded():
     """(a law, a basin of torsions at which ends meet: two different widths along the first axis)."""
     peptide, rng = Peptide.of(molecule_of(CROWDED)), torch.Generator().manual_seed(0)
-    tau = 6 * torch.rand(600, peptide.chart.torsions, generator=rng, dtype=torch.float64) - 3
+    tau = 6 * torch.rand(900, peptide.chart.torsions, generator=rng, dtype=torch.float64) - 3
     chart = InternalChart(molecule_of(CROWDED), whitening=peptide.chart.arrays(), dtype=torch.float64)
     made = stiff_of(molecule_of(CROWDED), chart, torch.float64, 2)
     basin = made.at(tau)
