@@ -48,6 +48,7 @@ class Processes:
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
         try:
             yield cls(distributed.get_rank(), count, device)
+            distributed.barrier()  # none takes the connections down while another still uses them
         finally:
             distributed.destroy_process_group()
 
