@@ -15,8 +15,6 @@ from typing import Annotated
 
 import typer
 
-from timewarp.interrupt import Interrupt
-from timewarp.loading import loading
 from timewarp.settings import (
     AdaptSettings,
     BenchSettings,
@@ -29,16 +27,12 @@ from timewarp.settings import (
     MDSettings,
     Protocol,
     RaceSettings,
-    RunSettings,
     SampleSettings,
     SettingsError,
     TrainSettings,
     Until,
-    Work,
 )
-from timewarp.summary import summary
-
-LINES = {"race": " left"}  # of work that takes hours: what its progress tells a log file, where there is no terminal
+from timewarp.watch import say, watch
 
 app = typer.Typer(
     help="Enhanced sampling of peptides by a transferable normalizing flow, exact for the OpenMM potential.",
@@ -112,7 +106,7 @@ def sample(
         checkpoint=checkpoint, width=width, adapt=adapt, particles=particles, anneal=anneal, warm_up=warm_up,
         until=until, verify=verify, temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
-    _watch("sample", settings)
+    watch("sample", settings)
 
 
 @app.command()
@@ -131,7 +125,7 @@ def adapt(
         pdb=pdb, out=out, minutes=minutes, checkpoint=checkpoint, temperature=temperature, seed=seed, device=device,
         resume=resume,
     )  # fmt: skip
-    _watch("adapt", settings)
+    watch("adapt", settings)
 
 
 @app.command()
@@ -156,7 +150,7 @@ def explore(
         pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds), chains=chains, checkpoint=checkpoint,
         rise=rise, upgrade=upgrade, temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
-    _watch("explore", settings)
+    watch("explore", settings)
 
 
 @app.command()
@@ -187,7 +181,7 @@ def evaluate(
         ot_frames=ot_frames, seeds=seeds, chains=chains, checkpoint=checkpoint, temperature=temperature, seed=seed,
         device=device, resume=resume,
     )  # fmt: skip
-    _watch("evaluate", settings)
+    watch("evaluate", settings)
 
 
 @app.command()
@@ -209,7 +203,7 @@ def md(
         pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds), chains=chains, protocol=protocol,
         interval=interval, temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
-    _watch("md", settings)
+    watch("md", settings)
 
 
 @app.command()
@@ -261,7 +255,7 @@ def data(
         export=export is not None, from_export=from_export, redraw=redraw, checkpoint=checkpoint, flow=flow,
         seconds=seconds, seed=seed, device=device, resume=resume,
     )  # fmt: skip
-    _watch("data", settings)
+    watch("data", settings)
 
 
 @app.command()
@@ -301,7 +295,7 @@ def train(
         likelihood=likelihood, spread=spread, acceptance=acceptance, entropy=entropy, own_from=own_from,
         validation=tuple(validation), seconds=seconds, seed=seed, device=device, resume=resume,
     )  # fmt: skip
-    _watch("train", settings)
+    watch("train", settings)
 
 
 @app.command()
@@ -358,14 +352,14 @@ def bench(
     if (energy or md) and compare:
         raise SettingsError("timewarp bench: expected one of --energy, --md and --compare, got both")
     if compare:
-        _watch("compare", CompareSettings(out=out, files=tuple(Path(name) for name in named)))
+        watch("compare", CompareSettings(out=out, files=tuple(Path(name) for name in named)))
     elif energy or md:
         chosen = {"sequences": named} if named else {}
         settings = BenchSettings(
             out=out, energy=energy, md=md, batch=batch, threads=threads, rounds=rounds, slice=slice, seconds=seconds,
             seed=seed, device=device, resume=resume, **chosen,
         )  # fmt: skip
-        _watch("bench", settings)
+        watch("bench", settings)
     else:
         race = RaceSettings(
             out=out, peptides=named, methods=tuple(method or ()), checkpoints=tuple(checkpoint), chains=chains,
@@ -373,7 +367,7 @@ def bench(
             temperature=temperature, seed=seed, device=device,
             resume=resume, seconds=RaceSettings.seconds if seconds is None else seconds, workers=workers, dask=dask,
         )  # fmt: skip
-        _watch("race", race)
+        watch("race", race)
 
 
 @app.command()
@@ -405,7 +399,7 @@ def execute(arguments: list[str]) -> int:
         from timewarp.failure import describe
 
         status, line = describe(error)
-        _say(f"timewarp: {line}")
+        say(f"timewarp: {line}")
         return status
 
 
@@ -415,45 +409,6 @@ def _both(out: Path | None) -> str:
 
 def _limit(steps: int | None, seconds: float | None, otherwise: float = 60.0) -> float | None:
     return otherwise if steps is None and seconds is None else seconds
-
-
-def _watch(work: str, settings: RunSettings) -> None:
-    """Call the function `work` of the assembling module, with a progress bar and an ear for Ctrl-C."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    quiet = not console.is_terminal or os.environ.get("RANK", "0") != "0"
-    columns = (
-        TextColumn(f"timewarp {work}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Interrupt(_say) as stop, Progress(*columns, console=console, transient=True, disable=quiet) as bar:
-        with loading():
-            from timewarp import assemble
-
-        task = bar.add_task("starting", total=1.0)
-
-        def progress(share: float, text: str) -> None:
-            bar.update(task, completed=share, description=text)
-            if quiet and work in LINES and LINES[work] in text:
-                _say(text)
-
-        run: Work = getattr(assemble, work)
-        report = run(settings, progress, stop)
-    if os.environ.get("RANK", "0") != "0":
-        return
-    for line in summary(report):
-        print(line)
-    if stop.asked:
-        print("stopped when asked, and saved; --resume continues")
-    print(f"results in {settings.out}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

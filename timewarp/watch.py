@@ -1,0 +1,53 @@
+"""A command at work: a progress bar, an ear for Ctrl-C, and what is said at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from timewarp.interrupt import Interrupt
+from timewarp.loading import loading
+from timewarp.settings import RunSettings, Work
+from timewarp.summary import summary
+
+LINES = {"race": " left"}  # of work that takes hours: what its progress tells a log file, where there is no terminal
+
+
+def watch(work: str, settings: RunSettings) -> None:
+    """Call the function `work` of the assembling module, with a progress bar and an ear for Ctrl-C."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    quiet = not console.is_terminal or os.environ.get("RANK", "0") != "0"
+    columns = (
+        TextColumn(f"timewarp {work}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Interrupt(say) as stop, Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+        with loading():
+            from timewarp import assemble
+
+        task = bar.add_task("starting", total=1.0)
+
+        def progress(share: float, text: str) -> None:
+            bar.update(task, completed=share, description=text)
+            if quiet and work in LINES and LINES[work] in text:
+                say(text)
+
+        run: Work = getattr(assemble, work)
+        report = run(settings, progress, stop)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    for line in summary(report):
+        print(line)
+    if stop.asked:
+        print("stopped when asked, and saved; --resume continues")
+    print(f"results in {settings.out}")
+
+
+def say(line: str) -> None:
+    """A line for a person, on stderr."""
+    print(line, file=sys.stderr, flush=True)
