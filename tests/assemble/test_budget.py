@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from timewarp.assemble.budget import Counted, Draws, chain, drawn, stratified
+from timewarp.assemble.budget import Counted, Draws, chain, drawn, systematic
 from timewarp.assemble.flows import bound
 from timewarp.assemble.judges import Judge
 from timewarp.flow.internal import Internal
@@ -64,13 +64,13 @@ def test_more_particles_tell_more_for_the_same_chain():
 def test_each_is_picked_as_often_as_it_weighs():
     rng = np.random.default_rng(2)
     log_weight = np.log(np.array([[0.5, 0.3, 0.2, 0.0], [0.0, 0.0, 1.0, 3.0]]) + 1e-300)
-    picked = np.stack([stratified(log_weight, 5, rng) for _ in range(4000)])
+    picked = np.stack([systematic(log_weight, 5, rng) for _ in range(4000)])
     counts = np.stack([(picked == k).sum(-1) for k in range(4)], -1)
     expected = 5 * np.array([[0.5, 0.3, 0.2, 0.0], [0.0, 0.0, 0.25, 0.75]])
     np.testing.assert_allclose(counts.mean(0), expected, atol=0.05)
     assert (abs(counts - expected) < 1).all()
     assert (np.diff(picked, axis=-1) >= 0).all()
-    assert stratified(np.full((1, 3), -np.inf), 4, rng).shape == (1, 4)
+    assert systematic(np.full((1, 3), -np.inf), 4, rng).shape == (1, 4)
 
 
 def test_the_first_of_two_budgets_is_the_beginning_of_the_other():

@@ -66,7 +66,7 @@ class Draws:
             return self.positions[:count, 0], self.energy[:count, 0]
         log_weight = self.log_weight[:count]
         states = chain(np.logaddexp.reduce(log_weight, 1), rng)
-        picked = stratified(log_weight[states], log_weight.shape[1], rng)
+        picked = systematic(log_weight[states], log_weight.shape[1], rng)
         return self._at(np.repeat(states, log_weight.shape[1]), picked.ravel())
 
     def resampled(self, count: int, rng: np.random.Generator) -> Sample:
@@ -75,7 +75,7 @@ class Draws:
         The largest weights are left out (published SNIS).
         """
         weights, kept = self.weights(CLIPPED, count)
-        picked = stratified(np.log(np.maximum(weights, 1e-300))[None], count * self.energy.shape[1], rng)[0]
+        picked = systematic(np.log(np.maximum(weights, 1e-300))[None], count * self.energy.shape[1], rng)[0]
         return self._at(*np.divmod(kept[picked], self.energy.shape[1]))
 
     def kish(self, clipped: float = 0.0) -> float:
@@ -97,7 +97,7 @@ class Draws:
         return self.positions[draw, particle], self.energy[draw, particle]
 
 
-def stratified(
+def systematic(
     log_weight: Float[np.ndarray, "sets size"], count: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "sets count"]:
     """`count` of each set, in order, with one uniform number for all: each as often as its weight says, to within one.
