@@ -9,7 +9,7 @@ import torch
 
 from timewarp.assemble.peptide import Peptide
 from timewarp.energy import Potential
-from timewarp.flow import stiff
+from timewarp.flow import basin, stiff
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.stiff import standard_normal
 
@@ -162,7 +162,7 @@ def test_a_curvature_out_of_bounds_is_brought_back_in_its_own_directions(monkeyp
     root = torch.linalg.inv(made.likely)
     found = torch.diagonal(turn.T @ root @ lower @ lower.T @ root.T @ turn)
     expected = values.clone()
-    expected[:3] = torch.tensor([stiff.LOW, stiff.LOW, stiff.HIGH * (1 + math.log(50.0 / stiff.HIGH))])
+    expected[:3] = torch.tensor([basin.LOW, basin.LOW, basin.HIGH * (1 + math.log(50.0 / basin.HIGH))])
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 

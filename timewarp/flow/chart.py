@@ -86,7 +86,7 @@ class InternalChart:
         self.dihedrals = (kind == 2) & ~torch.isin(place, self.puckers.amplitudes)
         if whitening is not None:
             phases = self.puckers.phases.cpu()  # and those of the rings whose closing terms `rest` leaves out
-            if any(not torch.equal(whitening.get(name, phases[:0]), phases) for name in VERSION) or "led" in whitening:
+            if any(not torch.equal(whitening.get(name, phases[:0]), phases) for name in VERSION):
                 raise ValueError("expected the phases of the rings' puckers; the whitening is of another version")
             self.whiten(whitening["mean"], whitening["curvature"], whitening.get("rest"))
         else:

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from timewarp.flow.basin import Basin
 from timewarp.flow.internal import InternalProposal
-from timewarp.flow.stiff import Basin
 from timewarp.kernel import Given, Placed
 from timewarp.state import Positions
 

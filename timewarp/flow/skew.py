@@ -56,9 +56,9 @@ def pulled_back(
     return slope + (change[:, None] @ axes)[:, 0]
 
 
-def _along(noise, axes, widths, map):
+def _along(noise, axes, widths, turn):
     along = (axes @ noise[..., None])[..., 0]
-    turned, log_slope = map(along.double(), widths.double())
+    turned, log_slope = turn(along.double(), widths.double())
     change = (turned.to(noise.dtype) - along)[:, None] @ axes
     return noise + change[:, 0], log_slope.sum(-1).to(noise.dtype)
 

@@ -3,10 +3,11 @@
 About the relaxed geometry mu(tau) the energy is nearly a quadratic form P(tau): a constant part, and the curvature of
 the pairs there, bounded, since a contact's curvature does not reach far. In the directions out of bounds, most of all
 those of a turn of the peptide bond that brings two ends together, there is a wall on one side alone, and the law has
-two widths (`skew`). Not quite: stiff dihedrals have room to bend
-what hangs on them (a ring out of its plane shortens a bond across it, to second order), so that they are drawn first,
-and the bonds and bends relax about them by one more Newton step before their own noise is added; then the bonds once
-more about the bends.
+two widths (`skew`).
+
+Not quite: stiff dihedrals have room to bend what hangs on them (a ring out of its plane shortens a bond across it, to
+second order), so that they are drawn first, and the bonds and bends relax about them by one more Newton step before
+their own noise is added; then the bonds once more about the bends.
 
 | symbol | variable |
 |---|---|
@@ -24,12 +25,12 @@ from __future__ import annotations
 
 import copy
 from math import log, pi
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from timewarp.flow.basin import HIGH, LOW, Basin, definite, in_bounds
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.curvature import Curvature
 from timewarp.flow.response import Evaluated, Response
@@ -42,26 +43,9 @@ SETTLING = 30  # further steps at most
 SETTLED = 0.02  # kT, as `NEAR`: from here on none is worth its cost
 SHORTEST = 1e-3  # standard deviations: a radius that has shrunk to this finds nothing lower
 HELD = 4  # steps that the curvature serves for
-LOW, HIGH = 0.3, 4.0  # of P relative to its mean: eigenvalues below are lifted, those above count by their logarithm
 STEEP = 3.0  # eigenvalue from which on a direction gets two widths, as one below `LOW` does
 MODES = 4  # directions of a geometry that do
 PROBE = 1.4  # where the energy is asked for these, in standard deviations of the mean curvature
-FLOOR = 0.1  # of the eigenvalues of what stands in for a curvature that has no root, relative to its diagonal
-
-
-class Basin(NamedTuple):
-    """The quadratic form about the relaxed geometry of some torsions, and where it is lopsided."""
-
-    torsions: Float[Tensor, "count torsions"]
-    mean: Float[Tensor, "count stiffs"]
-    lower: Float[Tensor, "count soft soft"]
-    axes: Float[Tensor, "count modes soft"]
-    widths: Float[Tensor, "count modes 2"]
-
-    @property
-    def log_root(self) -> Float[Tensor, " count"]:
-        """ln det of `lower`."""
-        return self.lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 class Stiff:
@@ -85,7 +69,7 @@ class Stiff:
         root = torch.linalg.cholesky(stretching[:, bonds])
         across = torch.linalg.solve_triangular(root, stretching[:, self.soft], upper=False).T
         alone = rest[self.soft][:, self.soft] - across @ across.T
-        likely = _definite(chart.curvature.cpu().double()[self.soft][:, self.soft] - across @ across.T)
+        likely = definite(chart.curvature.cpu().double()[self.soft][:, self.soft] - across @ across.T)
         dtype = chart.dtype
         self.root, self.across, self.alone = (t.to(dtype).contiguous() for t in (root, across, alone))
         self.likely = torch.linalg.cholesky(likely).to(dtype)
@@ -167,7 +151,7 @@ class Stiff:
             half = torch.linalg.solve_triangular(self.likely, curvature[out], upper=False)
             relative = torch.linalg.solve_triangular(self.likely, half.mT, upper=False)
             found, vectors = torch.linalg.eigh(0.5 * (relative + relative.mT))
-            values, turned = _in_bounds(found), self.likely @ vectors
+            values, turned = in_bounds(found), self.likely @ vectors
             lower[out] = torch.linalg.cholesky((turned * values[:, None]) @ turned.mT)
             self._skew(basin, out.nonzero()[:, 0], found, values, vectors)
         return basin
@@ -189,7 +173,7 @@ class Stiff:
         curvature = torch.stack([2 / PROBE**2 * (rise[k] - rise[1]) for k in (0, 2)], -1)
         # a wall is as steep as it begins: how it goes on is too far out
         there = found[row, mode][:, None].clamp_min(HIGH)
-        curvature = _in_bounds(torch.minimum(curvature.nan_to_num(torch.inf, torch.inf, torch.inf), there))
+        curvature = in_bounds(torch.minimum(curvature.nan_to_num(torch.inf, torch.inf, torch.inf), there))
         axis = (basin.lower[at].mT @ soft[..., None])[..., 0]
         basin.axes[at, slot] = axis / axis.norm(dim=1, keepdim=True)
         basin.widths[at, slot] = (values[row, mode][:, None] / curvature).sqrt().to(axis.dtype)
@@ -309,16 +293,3 @@ class Stiff:
 def standard_normal(noise: Float[Tensor, "*batch stiffs"]) -> Float[Tensor, "*batch"]:
     """ln N(e; 0, I) of e = `noise`."""
     return -0.5 * (noise.square() + log(2 * pi)).sum(-1)
-
-
-def _in_bounds(values: Tensor) -> Tensor:
-    """Eigenvalues relative to the mean curvature: none below `LOW`, from `HIGH` on by their logarithm."""
-    return torch.where(values > HIGH, HIGH + HIGH * (values / HIGH).clamp_min(1.0).log(), values).clamp_min(LOW)
-
-
-def _definite(matrix: Tensor) -> Tensor:
-    """The matrix with eigenvalues below `FLOOR`, in units of its diagonal, lifted to it."""
-    own = matrix.diagonal()
-    scale = own.clamp_min(max(1e-3 * float(own.max()), 1e-12)).sqrt()  # one below zero sets no scale
-    values, vectors = torch.linalg.eigh(matrix / (scale[:, None] * scale))
-    return (vectors * values.clamp_min(FLOOR)) @ vectors.T * (scale[:, None] * scale)

@@ -48,7 +48,8 @@ from torch import Tensor
 from timewarp.kernel import Energy, Factored, Given
 from timewarp.mcmc import accept
 from timewarp.mcmc.chain import Chain, single_test
-from timewarp.mcmc.independence import Counter, Queue
+from timewarp.mcmc.counter import Counter
+from timewarp.mcmc.independence import Queue
 from timewarp.mcmc.split import Noise, Point, Residual, turned
 from timewarp.state import Positions, State
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from timewarp.kernel import Energy, Proposal
 from timewarp.mcmc import accept
 from timewarp.mcmc.chain import Chain, single_test
+from timewarp.mcmc.counter import Counter
 from timewarp.state import Positions, State
 
 
@@ -65,17 +66,6 @@ class Queue:
             flat["waiting.log_net"],
             int(flat["next"]),
         )
-
-
-class Counter:
-    """Of the energy evaluations that a proposal makes from now on, if it counts them (`asked`)."""
-
-    def __init__(self, proposal: Any):
-        self.proposal, self.before = proposal, getattr(proposal, "asked", None)
-
-    def spent(self, usual: int) -> int:
-        """What was counted; of a proposal that does not count, what is usual."""
-        return usual if self.before is None else self.proposal.asked - self.before
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,8 @@ def create_system(topology: app.Topology, forcefield: tuple[str, ...] = FORCEFIE
         InputError: if the force field has no parameters for a residue.
     """
     if tuple(forcefield) == FORCEFIELD:
-        with contextlib.suppress(
-            ValueError
-        ):  # whatever is no peptide: the whole force field knows it, or says what not
+        # whatever is no peptide: the whole force field knows it, or says what not
+        with contextlib.suppress(ValueError):
             return _system(PROTEIN, topology)
     try:
         return _system(tuple(forcefield), topology)
