@@ -209,7 +209,7 @@ def test_the_normal_density_is_that_of_scipys():
     expected = torch.distributions.Normal(0.0, 1.0).log_prob(e).sum(1)
     torch.testing.assert_close(standard_normal(e), expected)
     assert standard_normal(e[:, :0]).tolist() == [0.0] * 4
-    assert math.isclose(stiff.CAP, 3.0)
+    assert math.isclose(stiff.CAP, 4.0)
 
 
 @functools.cache

@@ -214,6 +214,19 @@ class InternalChart:
         out[..., self.free.reshape(-1)] = torsions
         return self.puckers.uncurled(out.reshape(*r.shape[:-1], self.atoms, 3))
 
+    def start(self, torsions: Float[Tensor, "*batch torsions"]) -> Float[Tensor, "*batch stiffs"]:
+        """z from which the stiff coordinates relax: the mean, with what hangs on a ring as its phase asks for."""
+        stiff = torsions.new_zeros(*torsions.shape[:-1], self.stiffs)
+        if not len(self.puckers.hung):
+            return stiff
+        number = self.stiff.new_zeros(self.atoms, 3, dtype=torch.long)
+        number[self.stiff] = torch.arange(self.stiffs, device=number.device)
+        column, mean = number[self.puckers.hung, 2], self.mean.to(torsions.dtype)
+        which = torch.searchsorted(self.place_of_torsion, self.puckers.phases)
+        amplitude = mean[number[self.puckers.amplitudes, 2]].expand(*torsions.shape[:-1], -1)
+        stiff[..., column] = wrap(self.puckers.leaning(torsions[..., which], amplitude) - mean[column])
+        return stiff @ self.root.to(stiff.dtype)
+
     def forward(self, positions: Positions):
         """(tau, z, ln |d(tau, z)/dx|), the pose left out."""
         internal = self.internal(positions)

@@ -41,7 +41,8 @@ class Curvature:
         temperature: K; energies are in kT.
 
     Attributes:
-        rows: which of the chart's stiff coordinates are bends, then which are dihedrals: the order of the Hessian.
+        rows: which of the chart's stiff coordinates are bends, then which are dihedrals, the amplitudes of rings last: the
+            order of the Hessian.
     """
 
     def __init__(self, molecule: Molecule, chart: InternalChart, temperature: float):
@@ -50,11 +51,13 @@ class Curvature:
         tables = pair_tables(molecule, cpu.tree.order, units.kT(temperature))
         self.sigma6, self.epsilon, self.charge, self.born, self.reach = (t.to(dtype) for t in tables)
         places, kinds = cpu.stiff.nonzero().unbind(1)
-        self.rows = torch.cat([(kinds == kind).nonzero()[:, 0] for kind in (ANGLE, DIHEDRAL)])
+        swung = (kinds == DIHEDRAL) & torch.isin(places, cpu.puckers.amplitudes)
+        groups = kinds == ANGLE, (kinds == DIHEDRAL) & ~swung, swung
+        self.rows = torch.cat([group.nonzero()[:, 0] for group in groups])
         self.place, self.kind = places[self.rows], kinds[self.rows]
         moved, led = cpu.below.bool()
         body = torch.where((self.kind == DIHEDRAL)[:, None], led[self.place], moved[self.place])
-        amplitude = (self.kind == DIHEDRAL) & torch.isin(self.place, cpu.puckers.amplitudes)
+        amplitude = swung[self.rows]
         self.body = body.to(dtype)
         self.rings = _rings(molecule, cpu, self.place, self.kind, temperature) if len(cpu.puckers) else ()
         within = (body[:, None] | ~body[None]).all(-1)  # the second's body is part of the first's

@@ -2,7 +2,8 @@
 
 Along one dihedral of such a ring the geometry folds back: at its ends two puckers have the same angle. Round the
 circle of pseudorotation none is met twice (Altona and Sundaralingam 1972): the phase turns freely, as a torsion does,
-and the amplitude is stiff.
+and the amplitude is stiff. Atoms that hang on the other bonds of the ring turn by a radian between two puckers: where
+their dihedrals relax from is told by the phase, or they would end in a geometry that is no pucker at all.
 
 | symbol | variable |
 |---|---|
@@ -14,7 +15,7 @@ and the amplitude is stiff.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import cos, log, pi, sin
 
 import torch
@@ -22,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from timewarp.flow.geometry import dihedral, wrap
-from timewarp.flow.tree import Tree
+from timewarp.flow.tree import Ring, Tree
 from timewarp.state import Positions
 
 STEP = 4 * pi / 5  # of the phase, from a ring's bond to its neighbour
@@ -41,11 +42,18 @@ class Puckers:
         amplitudes: places whose dihedral the amplitude stands for.
         centre: dihedrals of both places in a flat ring, rad: multiples of 60 degrees, so that they do not depend on
             the geometry that they are found from.
+        hung: places of atoms off a ring whose dihedrals are about another bond of it, and so turn with its pucker.
+        ring, bond: which ring that is, and which of its bonds: 0 is that of the phase, 1 that of the amplitude.
+        level: their dihedrals in a flat ring, rad, as `centre`.
     """
 
     phases: Int[Tensor, " rings"]
     amplitudes: Int[Tensor, " rings"]
     centre: Float[Tensor, "rings 2"]
+    hung: Int[Tensor, " hung"]
+    ring: Int[Tensor, " hung"]
+    bond: Int[Tensor, " hung"]
+    level: Float[Tensor, " hung"]
 
     @classmethod
     def of(cls, tree: Tree, reference: Positions, internal: Float[Tensor, "atoms 3"]) -> Puckers:
@@ -57,13 +65,28 @@ class Puckers:
             turns = torch.stack([dihedral(*x[k : k + 4].unbind(0)) for k in range(2)])
             offsets.append(wrap(internal[list(ring.places), 2].double() - turns))
         found = torch.stack(offsets) if offsets else torch.zeros(0, 2, dtype=torch.float64)
-        return cls(phases, amplitudes, torch.round(found * (3 / pi)) * (pi / 3))
+        hung = [(place, number, bond) for number, ring in enumerate(tree.rings) for place, bond in _hung(tree, ring)]
+        off = []
+        for place, number, bond in hung:
+            x = reference[[tree.rings[number].atoms[(bond + k) % 5] for k in range(4)]].double()
+            off.append(wrap(internal[place, 2].double() - dihedral(*x.unbind(0))))
+        level = torch.stack(off) if off else torch.zeros(0, dtype=torch.float64)
+        index = torch.tensor(hung, dtype=torch.long).reshape(-1, 3).unbind(1)
+        return cls(phases, amplitudes, _rounded(found), *index, _rounded(level))
 
     def __len__(self) -> int:
         return len(self.phases)
 
     def to(self, device: torch.device | str) -> Puckers:
-        return Puckers(*(getattr(self, name).to(device) for name in ("phases", "amplitudes", "centre")))
+        return Puckers(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def leaning(
+        self, phase: Float[Tensor, "*batch rings"], amplitude: Float[Tensor, "*batch rings"]
+    ) -> Float[Tensor, "*batch hung"]:
+        """The dihedrals of the `hung` places by pseudorotation alone, rad."""
+        radius = SOFTNESS * torch.nn.functional.softplus(amplitude / SOFTNESS)
+        turn = torch.cos(phase[..., self.ring] + STEP * self.bond.to(phase))
+        return UNIT * radius[..., self.ring] * turn + self.level.to(phase)
 
     def curled(self, internal: Float[Tensor, "*batch atoms 3"]) -> Float[Tensor, "*batch atoms 3"]:
         """Internal coordinates with phase and amplitude where their dihedrals were."""
@@ -124,6 +147,25 @@ class Puckers:
         """(phase, radius), [*batch, rings]."""
         both = torch.stack([internal[..., self.phases, 2], internal[..., self.amplitudes, 2]], -1)
         return _polar(both - self.centre.to(both))
+
+
+def _hung(tree: Tree, ring: Ring) -> list[tuple[int, int]]:
+    """(place, bond) of the atoms off a ring whose dihedral is about a bond of it that neither place of it turns."""
+    number = {atom: k for k, atom in enumerate(ring.atoms)}
+    found = []
+    for place, (atom, row) in enumerate(zip(tree.order.tolist(), tree.rows.tolist(), strict=True)):
+        if atom in number or any(a not in number for a in row):
+            continue
+        parent, up, beyond = (number[a] for a in row)
+        away = (up - parent) % 5
+        if away in (1, 4) and (beyond - up) % 5 == away:
+            # atoms k .. k + 3 round the ring turn bond k: parent and up are the middle two
+            found.append((place, (min(parent, up) if abs(parent - up) == 1 else 4) - 1))
+    return [(place, bond % 5) for place, bond in found]
+
+
+def _rounded(turns: Tensor) -> Tensor:
+    return torch.round(turns * (3 / pi)) * (pi / 3)
 
 
 def _polar(away: Float[Tensor, "*batch 2"]) -> tuple[Tensor, Tensor]:

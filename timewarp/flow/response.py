@@ -60,7 +60,7 @@ class Response:
     @torch.no_grad()
     def __call__(self, torsions: Float[Tensor, "batch torsions"]) -> Float[Tensor, "batch stiffs"]:
         """mu(tau); no gradient is kept."""
-        z = torsions.new_zeros(len(torsions), self.chart.stiffs)
+        z = self.chart.start(torsions)
         for _ in range(self.steps):
             g = self.evaluate(torsions, z).gradient
             z = z - self.damping * g.nan_to_num(0.0, 0.0, 0.0).clamp(-self.cap, self.cap)

@@ -7,7 +7,8 @@ two widths (`skew`).
 
 Not quite: stiff dihedrals have room to bend what hangs on them (a ring out of its plane shortens a bond across it, to
 second order), so that they are drawn first, and the bonds and bends relax about them by one more Newton step before
-their own noise is added; then the bonds once more about the bends.
+their own noise is added; then the bonds once more about the bends. The amplitude of a ring comes before all of them:
+what hangs on the ring turns with it, one way or the other by the phase, so that the other dihedrals relax about it.
 
 | symbol | variable |
 |---|---|
@@ -15,7 +16,8 @@ their own noise is added; then the bonds once more about the bends.
 | P = L L^T, with L of the bonds constant | lower |
 | e ~ N(0, I), in the order of delta | noise, in the chart's order |
 | e', e with two widths along u_1, u_2, ... | skewed; axes, widths |
-| s, the Newton step -L_rr^-1 dS/dR of bonds and bends at e' = (0, 0, e'_dihedrals); 0 for dihedrals | relaxed |
+| s of dihedrals, that step at e' = (0, 0, e'_amplitudes) | led |
+| s, the Newton step -L_rr^-1 dS/dR of bonds and bends at e' = (0, 0, e'_dihedrals); | relaxed |
 | s of bonds, and their step -L_bb^-1 dS/dR at e' = (0, e'_bends, e'_dihedrals) | stretched |
 | delta = L^-T (e' + s) | push |
 | ln |dz/de| = ln |dz/dR| - ln det L + ln |de'/de| | log_det |
@@ -37,7 +39,7 @@ from timewarp.flow.response import Evaluated, Response
 from timewarp.flow.skew import pulled_back, skewed, straightened
 from timewarp.state import Positions
 
-CAP = 3.0  # of the second Newton step, in standard deviations of one coordinate
+CAP = 4.0  # length of a step that relaxes what was not drawn yet, in standard deviations: a clash asks for more
 NEAR = 0.3  # kT, twice what one Newton step would gain: from here on it takes more than one
 SETTLING = 30  # further steps at most
 SETTLED = 0.02  # kT, as `NEAR`: from here on none is worth its cost
@@ -45,6 +47,7 @@ SHORTEST = 1e-3  # standard deviations: a radius that has shrunk to this finds n
 HELD = 4  # steps that the curvature serves for
 STEEP = 3.0  # eigenvalue from which on a direction gets two widths, as one below `LOW` does
 MODES = 4  # directions of a geometry that do
+SWING = 4.4  # 1 / standard deviation of a ring's amplitude, at most: what turns with it is not as stiff as it seems
 PROBE = 1.4  # where the energy is asked for these, in standard deviations of the mean curvature
 
 
@@ -62,6 +65,7 @@ class Stiff:
         kind = chart.stiff.nonzero()[:, 1].cpu()
         bonds = (kind == 0).nonzero()[:, 0]
         self.bonds, self.soft, self.bends = bonds, curvature.rows.cpu(), int((kind == 1).sum())
+        self.leads = len(chart.puckers)  # amplitudes, the last of the soft
         rest = chart.rest.cpu().double()
         # conformers that clash, as those of a strained ring, may leave no root: then the mean curvature stands in
         _, failed = torch.linalg.cholesky_ex(rest[bonds][:, bonds])
@@ -93,7 +97,7 @@ class Stiff:
     @property
     def cost(self) -> tuple[int, int]:
         """Evaluations of the energy: of `at` (more of those that go on or are lopsided), and of `push` or `pull`."""
-        return self.response.steps + 1, 2
+        return self.response.steps + 1, 3 if self.leads else 2
 
     @torch.no_grad()
     def at(self, torsions: Float[Tensor, "count torsions"]) -> Basin:
@@ -113,6 +117,14 @@ class Stiff:
             mean[far], positions = self._settled(torsions[far], basin.mean[far], known)
             curvature[far] = self.curvature(positions).add_(self.alone)
         return self._bounded(torsions, mean, curvature)
+
+    @torch.no_grad()
+    def free_energy(self, torsions: Float[Tensor, "count torsions"]) -> Float[Tensor, " count"]:
+        """-ln of the integral of exp(-S) over the stiff coordinates, kT, by Laplace's method; up to a constant."""
+        basin = self.at(torsions)
+        found = self.response.evaluate(torsions, basin.mean)
+        depth = found.energy + found.log_det - self._log_det(basin)
+        return depth.double().nan_to_num(torch.inf, torch.inf, torch.inf)
 
     @torch.no_grad()
     def relaxed(self, torsions: Float[Tensor, "count torsions"], near: float = 0.0) -> Float[Tensor, "count stiffs"]:
@@ -154,6 +166,8 @@ class Stiff:
             values, turned = in_bounds(found), self.likely @ vectors
             lower[out] = torch.linalg.cholesky((turned * values[:, None]) @ turned.mT)
             self._skew(basin, out.nonzero()[:, 0], found, values, vectors)
+        for row in range(self.softs - self.leads, self.softs):
+            lower[:, row, row].clamp_(max=SWING)
         return basin
 
     def _skew(self, basin: Basin, rows: Tensor, found: Tensor, values: Tensor, vectors: Tensor) -> None:
@@ -224,6 +238,7 @@ class Stiff:
     def push(self, basin: Basin, noise: Float[Tensor, "count stiffs"]) -> tuple[Tensor, Float[Tensor, " count"]]:
         """(z, ln |dz/de|) of e = `noise`."""
         soft, skewing = skewed(noise[:, self.soft], basin.axes, basin.widths)
+        soft = soft + self._led(basin, soft)
         by_bonds, by_bends = self._relaxed(basin, soft)
         soft = soft + torch.nn.functional.pad(by_bends, (0, soft.shape[1] - self.bends))
         bonds = noise[:, self.bonds] + self._stretched(basin, by_bonds, soft)
@@ -239,7 +254,7 @@ class Stiff:
         by_bonds, by_bends = self._relaxed(basin, soft)
         noise = torch.empty_like(stiff)
         noise[:, self.bonds] = bonds - self._stretched(basin, by_bonds, soft)
-        soft = soft - torch.nn.functional.pad(by_bends, (0, soft.shape[1] - self.bends))
+        soft = soft - torch.nn.functional.pad(by_bends, (0, soft.shape[1] - self.bends)) - self._led(basin, soft)
         noise[:, self.soft], skewing = straightened(soft, basin.axes, basin.widths)
         return noise, self._log_det(basin) + skewing
 
@@ -268,18 +283,28 @@ class Stiff:
         delta[:, self.bonds], delta[:, self.soft] = bonds, soft
         return basin.mean + delta @ self.chart.root
 
+    def _led(self, basin: Basin, soft: Tensor) -> Tensor:
+        """s of the dihedrals, from the noise of the amplitudes alone; 0 in the places of the others."""
+        if not self.leads:
+            return torch.zeros_like(soft)
+        count = self.softs - self.leads
+        alone = torch.nn.functional.pad(soft[:, count:], (count, 0))
+        stiff = self._placed(basin, soft.new_zeros(len(soft), len(self.bonds)), alone)
+        step = self._whitened(basin, self.response.slope(basin.torsions, stiff)[1], count)[1]
+        return torch.nn.functional.pad(_held(-step)[:, self.bends :], (self.bends, self.leads))
+
     def _relaxed(self, basin: Basin, soft: Tensor) -> tuple[Tensor, Tensor]:
         """s of bonds and bends, from the noise of the dihedrals alone."""
         dihedrals = torch.nn.functional.pad(soft[:, self.bends :], (self.bends, 0))
         stiff = self._placed(basin, soft.new_zeros(len(soft), len(self.bonds)), dihedrals)
         steps = self._whitened(basin, self.response.slope(basin.torsions, stiff)[1], self.bends)
-        by_bonds, by_bends = (-step.nan_to_num(0.0, 0.0, 0.0).clamp(-CAP, CAP) for step in steps)
+        by_bonds, by_bends = (_held(-step) for step in steps)
         return by_bonds, by_bends
 
     def _stretched(self, basin: Basin, bonds: Tensor, soft: Tensor) -> Tensor:
         """s of bonds, from what it was before the bends had their noise."""
         slope = self.response.slope(basin.torsions, self._placed(basin, bonds, soft))[1]
-        return bonds - self._whitened(basin, slope, 0)[0].nan_to_num(0.0, 0.0, 0.0).clamp(-CAP, CAP)
+        return bonds + _held(-self._whitened(basin, slope, 0)[0])
 
     def _whitened(self, basin: Basin, gradient: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """L^-1 dS/dR of the bonds and the first `count` soft coordinates, from dS/dz."""
@@ -288,6 +313,16 @@ class Stiff:
         soft = gradient[:, self.soft[:count]] - bonds @ self.across[:count].T
         lower = basin.lower[:, :count, :count]
         return bonds, torch.linalg.solve_triangular(lower, soft[..., None], upper=False)[..., 0]
+
+
+def _held(step: Float[Tensor, "count n"]) -> Float[Tensor, "count n"]:
+    """A step, no longer than `CAP`; one that is not finite is not taken.
+
+    A wall that the coordinates drawn so far lean against asks for steps many times too long, in many coordinates.
+    """
+    step = step.nan_to_num(0.0, 0.0, 0.0)
+    length = step.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    return step * (CAP * torch.tanh(length / CAP) / length)
 
 
 def standard_normal(noise: Float[Tensor, "*batch stiffs"]) -> Float[Tensor, "*batch"]:
