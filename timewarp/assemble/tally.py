@@ -31,7 +31,8 @@ class Tally:
     held: int = 0  # looks in a row at which the chains had converged
 
     def count(self, name: str, info: dict[str, Any]) -> None:
-        tested, accepted = int(info["tested"].sum()), int(info["accepted"].sum())
+        tested = int(info.get("made", info["tested"]).sum())
+        accepted = int(info.get("moved", info["accepted"]).sum())
         self.evaluations += int(info["evaluations"])
         if "tested_again" in info:
             again = info["tested_again"]

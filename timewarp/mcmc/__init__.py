@@ -14,6 +14,7 @@ it was accepted. Only `Metropolis` with a width above 1 has `tested` other than 
 
 from timewarp.mcmc.annealed import Annealed
 from timewarp.mcmc.chain import Chain
+from timewarp.mcmc.cycle import Cycle
 from timewarp.mcmc.delayed import Delayed
 from timewarp.mcmc.ess import autocorrelation_time, bulk_ess, rhat
 from timewarp.mcmc.explore import Explore
@@ -23,10 +24,12 @@ from timewarp.mcmc.metropolis import Metropolis
 from timewarp.mcmc.mixture import Mixture
 from timewarp.mcmc.multiple import MultipleTry
 from timewarp.mcmc.propose import Propose
+from timewarp.mcmc.repeat import Repeat
 
 __all__ = [
     "Annealed",
     "Chain",
+    "Cycle",
     "Delayed",
     "Explore",
     "Hamiltonian",
@@ -35,6 +38,7 @@ __all__ = [
     "Mixture",
     "MultipleTry",
     "Propose",
+    "Repeat",
     "autocorrelation_time",
     "bulk_ess",
     "langevin",

@@ -20,12 +20,14 @@ class Parts:
         parts: each kernel's own state.
         last: the kernel that moved last.
         tested, accepted: what each kernel did so far, summed over the chains.
+        turn: steps so far.
     """
 
     parts: tuple[Any, ...]
     last: int
     tested: Int[Tensor, " kernels"]
     accepted: Int[Tensor, " kernels"]
+    turn: int = 0
 
     @property
     def state(self) -> State:
@@ -38,7 +40,8 @@ class Parts:
     def tensors(self) -> dict[str, Tensor]:
         """A flat mapping of tensors, to be saved; `Mixture.restore` reads it back."""
         flat = {f"{i}.{k}": v for i, part in enumerate(self.parts) for k, v in part.tensors().items()}
-        return flat | {"last": torch.tensor(self.last), "tested": self.tested, "accepted": self.accepted}
+        own = {"last": torch.tensor(self.last), "turn": torch.tensor(self.turn)}
+        return flat | own | {"tested": self.tested, "accepted": self.accepted}
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ class Mixture:
             prefix = f"{i}."
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             parts.append(kernel.restore(own))
-        return Parts(tuple(parts), int(tensors["last"]), tensors["tested"], tensors["accepted"])
+        counts = tensors["tested"], tensors["accepted"]
+        return Parts(tuple(parts), int(tensors["last"]), *counts, int(tensors["turn"]))
 
     def moved(self, parts: Parts, positions: Positions, energy: Float[Tensor, " chains"]) -> tuple[Parts, int]:
         """The chains at positions that another kernel led to, and the energy evaluations that this took."""
@@ -116,8 +120,9 @@ class Mixture:
         parts = Parts(
             _with(parts.parts, i, part),
             i,
-            parts.tested + one * info["tested"].sum(),
-            parts.accepted + one * info["accepted"].sum(),
+            parts.tested + one * info.get("made", info["tested"]).sum(),
+            parts.accepted + one * info.get("moved", info["accepted"]).sum(),
+            parts.turn + 1,
         )
         if "refused" in info:
             info = info | {"refused": replace(parts, parts=_with(parts.parts, i, info["refused"]))}

@@ -21,7 +21,7 @@ from torch import Tensor
 
 LEAST = 5  # steps of each kernel from which on the pilot is believed
 FIRST = (0.9, 0.75, 0.5, 0.25, 0.1)  # shares of the first kernel that are tried; the others are never without any
-REST = (0.2, 0.4, 0.6, 0.8)  # of the second, in what is left
+REST = (0.3, 0.5, 0.7)  # of the second, in what is left
 
 
 class Pilot:
