@@ -15,6 +15,10 @@ from torch import Tensor
 from timewarp.analysis import Ensemble
 from timewarp.analysis.basins import states
 from timewarp.assemble.peptide import Peptide, warm
+from timewarp.flow.factored import FactoredInternal
+from timewarp.flow.internal import InternalProposal
+from timewarp.kernel import Proposal
+from timewarp.mcmc import Annealed
 from timewarp.state import Positions, State
 
 if TYPE_CHECKING:
@@ -22,7 +26,10 @@ if TYPE_CHECKING:
 
 WALKERS = 64
 STEPS = 120  # torsion moves, the first half of them from ten times the temperature down to it
-FURTHER = 40  # of walks that have been as far already; their energies are then those of walks that began anew
+FURTHER = 20  # of walks that have been as far already
+MEETINGS = 8  # proposals of the flow that each walker is tested against
+MOST = 10.0  # kT of free energy above the usual: a walker that high is in a state that hardly counts
+FEWEST = 0.25  # share of the walkers that has to take up proposals for the others to be judged by these
 WANTED = 0.05  # share of the walkers from which on a state has to be visited
 
 
@@ -58,6 +65,34 @@ class Exploration:
         state = warm(walk, walk.begin(max(WALKERS, least), rng), STEPS, rng)
         good = state.log_density.isfinite()
         return cls.of(prepared, state.positions[good] if good.any() else state.positions)
+
+    def mingled(
+        self, peptide: Peptide, prepared: Prepared, proposal: Proposal, rng: torch.Generator
+    ) -> Exploration:
+        """The walkers after tests against the flow's proposals, without those that are stuck where hardly any mass is.
+
+        Walks from random angles end in traps, tens of kT above the rest in free energy at given torsions. Most walkers
+        leave them for what the flow proposes. One that does not is kept where its state may matter: a state has less
+        entropy than the whole ensemble, so that ln of its population is at most minus what its free energy is above
+        the mean. Where few walkers take up any proposal, all stay as they are.
+        """
+        if not isinstance(proposal, InternalProposal) or proposal.channels:
+            return self
+        kernel = Annealed(peptide.potential, FactoredInternal(proposal), 0, MEETINGS)
+        try:
+            queue = kernel.init(State.at(self.positions))
+        except ValueError:  # a walker has no finite density
+            return self
+        moved = torch.zeros(len(self.positions), dtype=torch.bool)
+        for _ in range(MEETINGS):
+            queue, info = kernel.step(queue, rng)
+            moved |= info["accepted"].cpu()
+        positions = queue.state.positions
+        if moved.float().mean() < FEWEST:
+            return self
+        depth = peptide.stiff.free_energy(peptide.chart.forward(positions)[0]).cpu()
+        kept = moved | (depth < depth[moved].median() + MOST)
+        return self.of(prepared, positions[kept.to(positions.device)])
 
     @classmethod
     def relaxed(cls, peptide: Peptide, prepared: Prepared, found: Positions, rng: torch.Generator) -> Exploration:

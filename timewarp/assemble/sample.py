@@ -26,7 +26,7 @@ from timewarp.assemble.verifying import said, verification, verified
 from timewarp.assemble.warming import Warming, relies_on_local_moves, warm_up_of
 from timewarp.flow.pose import posed
 from timewarp.kernel import Kernel, Proposal, run
-from timewarp.mcmc import Explore, Hamiltonian, Mixture
+from timewarp.mcmc import Cycle, Explore, Hamiltonian, Repeat
 from timewarp.output import RunDirectory
 from timewarp.resources import checkpoint_path
 from timewarp.settings import ExploreSettings, Progress, Report, SampleSettings, Stop
@@ -41,6 +41,7 @@ FIRST, FURTHER = 100, 1.25  # frames a chain at the first look at convergence; a
 LOOKS = 2  # at which a run is found to have converged, one after the other, before it ends
 LEAPFROG = 0.0024  # nm sqrt(amu): 1.5 fs at 310 K
 HYDROGEN = 3.0  # amu, of hydrogens in local moves
+MOVES = 6  # local moves for a frame
 
 
 Found = Callable[[Peptide, "Prepared", torch.Generator], Exploration]
@@ -159,10 +160,10 @@ def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Any, tuple[
         return Explore(energy, proposal, rise, peptide.same_hand), (FLOW,)
     flow = flow_kernel(peptide, proposal, settings.anneal, settings.width, settings.particles)
     heavy = peptide.molecule.masses.float().clamp_min(HYDROGEN)
-    local = Hamiltonian(energy, heavy, LEAPFROG, steps=10)
+    local = Repeat(Hamiltonian(energy, heavy, LEAPFROG, steps=10), MOVES)
     if not peptide.chart.torsions:
-        return Mixture((flow, local), (0.9, 0.1)), (FLOW, LOCAL)
-    return Mixture((flow, peptide.walk(), local), (0.9, 0.07, 0.03)), (FLOW, TORSIONS, LOCAL)
+        return Cycle((flow, local), (0.9, 0.1)), (FLOW, LOCAL)
+    return Cycle((flow, Repeat(peptide.walk(), MOVES), local), (0.9, 0.05, 0.05)), (FLOW, TORSIONS, LOCAL)
 
 
 def _start(
@@ -180,7 +181,7 @@ def _start(
     if known is not None:
         found = known(peptide, prepared, rng)
     elif starts is None:
-        found = Exploration.walked(peptide, prepared, settings.chains, rng)
+        found = Exploration.walked(peptide, prepared, settings.chains, rng).mingled(peptide, prepared, proposal, rng)
     else:
         found = Exploration.of(prepared, starts)
     tally.explored = found.shares
