@@ -155,10 +155,10 @@ def test_the_weights_weigh_and_a_weight_of_zero_leaves_a_term_uncomputed():
 
 def test_the_spread_is_that_about_the_median_of_each_molecule():
     gap = torch.tensor([[0.0, 1.0, 2.0, 10.0, 0.5], [7.0, 7.0, 7.0, 7.0, 7.0]], requires_grad=True)
-    value = spread(gap)  # medians 1 and 7; Huber: d^2 / 2, beyond the bound 3 (|d| - 3 / 2)
-    assert value.item() == pytest.approx((0.5 + 0 + 0.5 + 3 * (9 - 1.5) + 0.125) / 10)
+    value = spread(gap)  # medians 1 and 7; Huber: d^2 / 2, beyond the bound 6 (|d| - 6 / 2)
+    assert value.item() == pytest.approx((0.5 + 0 + 0.5 + 6 * (9 - 3) + 0.125) / 10)
     value.backward()
-    torch.testing.assert_close(gap.grad[0], torch.tensor([-1.0, 0.0, 1.0, 3.0, -0.5]) / 10)
+    torch.testing.assert_close(gap.grad[0], torch.tensor([-1.0, 0.0, 1.0, 6.0, -0.5]) / 10)
     assert not gap.grad[1].any()
     shifted = spread(gap + torch.tensor([[5.0], [-2.0]]))
     assert shifted.item() == pytest.approx(value.item())  # of each molecule up to a constant

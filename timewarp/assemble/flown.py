@@ -17,13 +17,14 @@ from timewarp.assemble.marginal import LOWEST, marginal
 from timewarp.assemble.peptide import Peptide
 from timewarp.flow.internal import InternalProposal
 from timewarp.kernel import run
-from timewarp.mcmc import Independence, Mixture
+from timewarp.mcmc import Independence, Mixture, Repeat
 from timewarp.mcmc.torsions import TorsionState
 from timewarp.state import State
 
 OWN = 1024  # draws of the flow that a shard keeps
 BLOCK = 256
 WEIGHTS = (0.15, 0.85)  # of the flow's proposals, which cost more, and of torsion moves
+MOVES = 12  # torsion moves in a step: the flow does not draw what holds a shape together across a chain, walks find it
 QUEUE = 8  # proposals at once, for each walker
 
 
@@ -52,7 +53,7 @@ def flown(
     share = float(weight.sum() ** 2 / weight.square().sum() / len(weight))
     pick = torch.multinomial(weight, walkers, replacement=True, generator=rng)
     walk = peptide.walk()
-    kernel = Mixture((Independence(peptide.potential, proposal, QUEUE), walk), WEIGHTS)
+    kernel = Mixture((Independence(peptide.potential, proposal, QUEUE), Repeat(walk, MOVES)), WEIGHTS)
     state, kept = kernel.init(State.at(positions[pick], 0, rng)), []
     for number, (state, _) in enumerate(run(kernel, state, warm_up + frames * pause, rng), 1):  # noqa: B020
         if number > warm_up and (number - warm_up) % pause == 0:

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from timewarp.kernel import Energy, Proposal
 from timewarp.state import State
 
-BOUND = 3.0  # nats
+BOUND = 6.0  # nats
 FARTHEST = 1e12  # kT, what an energy that is not finite counts as
 
 
