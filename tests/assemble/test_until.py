@@ -15,6 +15,7 @@ from timewarp.analysis import convergence
 from timewarp.assemble import exploration, fusing
 from timewarp.assemble import peptide as building
 from timewarp.assemble.exploration import Exploration, unvisited
+from timewarp.assemble.sample import MOVES
 from timewarp.cli import execute
 from timewarp.md.system import prepare
 from timewarp.resources import peptide_path
@@ -91,8 +92,8 @@ def test_the_warm_up_leaves_no_frame(run):
     log = np.genfromtxt(out / "log.csv", delimiter=",", names=True)
     assert log["step"].min() == 1
     assert len(log) == 4 * report["frames"] == 4 * report["steps"]
-    tested = sum(tested for tested, _ in report["by_kernel"].values())
-    assert tested == 4 * report["steps"]
+    made = {name: tested / (1 if name == "flow" else MOVES) for name, (tested, _) in report["by_kernel"].items()}
+    assert sum(made.values()) == 4 * report["steps"]
 
 
 def test_chains_start_in_a_state_each_in_turn():

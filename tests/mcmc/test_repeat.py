@@ -47,7 +47,7 @@ def test_one_step_is_as_many_of_the_kernel():
 
 
 def test_the_last_word_of_another_energy_judges_the_whole_step():
-    """A second test of each accepted step, by an energy that differs; and it fails where it judges the last move only."""
+    """A second test of each accepted step, by another energy; it fails where that judges the last move only."""
     first, last = replace(WELLS, sigma=1.15), WELLS
     parts = (Independence(first, Fixed(), 5), Repeat(Propose(first, step_about), 3))
     cycle = Cycle(parts, (1.0, 1.0), 4)

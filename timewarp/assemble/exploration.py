@@ -66,9 +66,7 @@ class Exploration:
         good = state.log_density.isfinite()
         return cls.of(prepared, state.positions[good] if good.any() else state.positions)
 
-    def mingled(
-        self, peptide: Peptide, prepared: Prepared, proposal: Proposal, rng: torch.Generator
-    ) -> Exploration:
+    def mingled(self, peptide: Peptide, prepared: Prepared, proposal: Proposal, rng: torch.Generator) -> Exploration:
         """The walkers after tests against the flow's proposals, without those that are stuck where hardly any mass is.
 
         Walks from random angles end in traps, tens of kT above the rest in free energy at given torsions. Most walkers

@@ -32,7 +32,7 @@ class Tally:
 
     def count(self, name: str, info: dict[str, Any]) -> None:
         tested = int(info.get("made", info["tested"]).sum())
-        accepted = int(info.get("moved", info["accepted"]).sum())
+        accepted = int((info.get("moved", info["accepted"]) * info["accepted"]).sum())  # none of what was undone
         self.evaluations += int(info["evaluations"])
         if "tested_again" in info:
             again = info["tested_again"]

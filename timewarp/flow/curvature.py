@@ -41,8 +41,8 @@ class Curvature:
         temperature: K; energies are in kT.
 
     Attributes:
-        rows: which of the chart's stiff coordinates are bends, then which are dihedrals, the amplitudes of rings last: the
-            order of the Hessian.
+        rows: which of the chart's stiff coordinates are bends, then which are dihedrals, the amplitudes of rings last:
+            the order of the Hessian.
     """
 
     def __init__(self, molecule: Molecule, chart: InternalChart, temperature: float):
