@@ -71,8 +71,8 @@ class Puckers:
             x = reference[[tree.rings[number].atoms[(bond + k) % 5] for k in range(4)]].double()
             off.append(wrap(internal[place, 2].double() - dihedral(*x.unbind(0))))
         level = torch.stack(off) if off else torch.zeros(0, dtype=torch.float64)
-        index = torch.tensor(hung, dtype=torch.long).reshape(-1, 3).unbind(1)
-        return cls(phases, amplitudes, _rounded(found), *index, _rounded(level))
+        places, rings, bonds = torch.tensor(hung, dtype=torch.long).reshape(-1, 3).unbind(1)
+        return cls(phases, amplitudes, _rounded(found), places, rings, bonds, _rounded(level))
 
     def __len__(self) -> int:
         return len(self.phases)
