@@ -46,6 +46,18 @@ def test_the_density_of_a_sample_is_the_one_returned_with_it(sequence):
 
 
 @torch.no_grad()
+def test_a_warm_flow_knows_the_density_of_its_draws():
+    usual = proposal("AA")
+    warm = InternalProposal(usual.flow, usual.tokens, usual.stiff, usual.growth, 1.2)
+    state, log_prob = warm.draw(40, seeded(0))
+    again = warm.density(state.positions, state.velocities)
+    assert (again - log_prob).abs().median() < 1e-7
+    assert (usual.density(state.positions, state.velocities) - log_prob).abs().median() > 0.01
+    with pytest.raises(ValueError, match="expected a positive warmth, 1 with velocity channels, got 0"):
+        InternalProposal(usual.flow, usual.tokens, usual.stiff, usual.growth, 0.0)
+
+
+@torch.no_grad()
 def test_the_same_in_single_precision():
     bound = proposal(dtype=torch.float32)
     transition = bound(shaken(molecule_of("AA"), 1, 0).float())

@@ -69,6 +69,25 @@ def test_the_density_of_a_sample_is_the_one_returned(dtype, tolerance):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("warmth", [0.8, 1.0, 1.3])
+def test_a_warm_density_is_that_of_its_samples_normalised_and_to_the_power_of_one_over_the_warmth(warmth):
+    net, tokens, atoms = parts()
+    count = len(tokens.torsion_energy)
+    uniform = torch.rand(300, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tau, log_prob = net.sample(tokens, atoms, uniform, warmth=warmth)
+    assert (net.log_prob(tokens, atoms, tau, warmth=warmth) - log_prob).abs().max() < 1e-6
+    last = anywhere(1, count).repeat(2000, 1)
+    last[:, -1] = torch.linspace(-torch.pi, torch.pi, 2001, dtype=torch.float64)[:-1]
+    plain, warm = (net.log_prob(tokens, atoms, last, warmth=w) for w in (1.0, warmth))
+    inner = plain - plain.logsumexp(0), warm - warm.logsumexp(0)
+    power = inner[0] / warmth - (inner[0] / warmth).logsumexp(0)
+    mass = inner[0].exp()  # of knots in between, where the density is a spline, the power is not quite that
+    assert (mass * (inner[1] - power).abs()).sum() < 0.02
+    if warmth != 1:
+        assert (mass * (inner[1] - inner[0]).abs()).sum() > 0.05
+
+
+@torch.no_grad()
 def test_the_first_torsion_is_normalised_and_so_is_the_second_given_it():
     net, tokens, atoms = parts()
     count = tokens.torsion_energy.shape[0]

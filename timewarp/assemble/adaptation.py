@@ -122,8 +122,8 @@ class Adaptation:
         self.fit = Fit(model, self._loss, config.fit, seed)
         self.rng = torch.Generator().manual_seed(seed)
         self.averaged = cast(Internal, self.fit.averaged)
-        self.proposal = cast(InternalProposal, bound(model, peptide))
-        self.judged = FactoredInternal(cast(InternalProposal, bound(self.averaged, peptide)))
+        self.proposal = cast(InternalProposal, bound(model, peptide, warm=False))
+        self.judged = FactoredInternal(cast(InternalProposal, bound(self.averaged, peptide, warm=False)))
         self.trace: list[dict[str, Any]] = []
         self.parent = copy.deepcopy(parent.state_dict())
         self.best: dict[str, Tensor] | None = None  # of the weights that were measured on the way

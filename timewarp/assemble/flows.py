@@ -11,6 +11,7 @@ from timewarp.flow.tokens import Tokens
 from timewarp.kernel import Proposal
 from timewarp.training.checkpoint import Checkpoint, CheckpointError
 
+WARMER, WARMEST = 1 / 80, 0.2  # for each torsion, and at most; measured, see checkpoints/README.md
 CHART = "chart."  # what the names of tensors that are not weights begin with: the chart of an adapted flow
 
 
@@ -34,10 +35,15 @@ def load_flow(checkpoint: Checkpoint) -> Internal | Cartesian:
     return model.eval().requires_grad_(False)
 
 
-def bound(flow: Internal | Cartesian, peptide: Peptide) -> Proposal:
+def bound(flow: Internal | Cartesian, peptide: Peptide, warm: bool = True) -> Proposal:
     """The flow as a proposal for one peptide, on the flow's device, where the peptide's energy has to be.
 
     The Cartesian flow describes an atom as the internal one does, but in the order of the peptide's atoms.
+
+    Args:
+        flow: the networks.
+        peptide: that they are bound to.
+        warm: whether the flow proposes a little more broadly than it was trained to (`warmth`); not in training.
     """
     device = next(flow.parameters()).device
     chart, temperature = peptide.chart, peptide.temperature
@@ -48,4 +54,13 @@ def bound(flow: Internal | Cartesian, peptide: Peptide) -> Proposal:
     chart = chart.to(device)
     compiled = getattr(peptide.potential, "compiled", False)
     growth = Growth(peptide.molecule, chart, temperature, compiled).to(device)
-    return InternalProposal(flow, tokens.to(device), peptide.stiff.on(chart), growth)
+    hot = warmth(chart.torsions) if warm and not flow.config.velocities else 1.0
+    return InternalProposal(flow, tokens.to(device), peptide.stiff.on(chart), growth, hot)
+
+
+def warmth(torsions: int) -> float:
+    """Temperature of the conditionals of so many torsions, in units of that which the flow was trained at.
+
+    What each of them gets wrong adds up, so that the weights of long peptides spread most.
+    """
+    return 1 + min(WARMEST, torsions * WARMER)

@@ -140,7 +140,7 @@ class Session:
         seed = int(torch.randint(2**62, (), generator=rng)) + self.processes.rank
         judge = self.judges(name)
         if name not in self.proposals:
-            self.proposals[name] = bound(self.flow, judge.peptide)
+            self.proposals[name] = bound(self.flow, judge.peptide, warm=False)
         proposal, device = self.proposals[name], judge.frames.device
         local = torch.Generator(device).manual_seed(seed)
         pick = torch.randint(len(judge.frames), (self.run.own_samples,), generator=local, device=device)
@@ -172,7 +172,7 @@ class Session:
             judge = self.judges(name)
             rng = torch.Generator(judge.frames.device).manual_seed(0)
             pick = torch.randperm(len(judge.frames), generator=rng, device=rng.device)[: self.run.measure]
-            proposal = bound(cast(Internal | Cartesian, self.state.averaged), judge.peptide)
+            proposal = bound(cast(Internal | Cartesian, self.state.averaged), judge.peptide, warm=False)
             found[name] = measured(proposal, judge.peptide.potential, judge.frames[pick], rng)
         self.reserve = self._seconds() - began
         return {"validation": sum(found.values()) / len(found), "each": found} if found else {}

@@ -49,9 +49,7 @@ class FactoredInternal:
         """What `draw` says of the torsions of these positions; and e there."""
         p = self.proposal
         torsions, stiff, _ = self.chart.forward(positions)
-        curves = p.growth.curves(torsions) if p.growth else None
-        log_prob = p.flow.torsion.log_prob(p.tokens, p.atoms, torsions, curves)
-        given = Given(torsions, log_prob, p.stiff.at(torsions))
+        given = Given(torsions, p.torsion_log_prob(torsions), p.stiff.at(torsions))
         return given, p.stiff.pull(Basin(*given.basin), stiff)[0]
 
     def placed(self, given: Given, noise: Float[Tensor, "count noises"]) -> Placed:

@@ -147,11 +147,20 @@ class InternalProposal:
         tokens: of the molecule.
         stiff: p(z | tau), with the chart of the molecule.
         growth: energies of what a torsion places; without it, and with velocity channels, they count as zero.
+        warmth: temperature of each torsion's conditional, in units of that which the flow was trained at. A flow that
+            is a little too broad is refused a little more often, and leaves no state so rarely visited that a chain
+            which is there waits for thousands of proposals.
+
+    Raises:
+        ValueError: if the warmth is not positive, or other than 1 with velocity channels.
     """
 
     memoryless = True
 
-    def __init__(self, flow: Internal, tokens: Tokens, stiff: Stiff, growth: Growth | None = None):
+    def __init__(self, flow: Internal, tokens: Tokens, stiff: Stiff, growth: Growth | None = None, warmth: float = 1.0):
+        if not warmth > 0 or (flow.config.velocities and warmth != 1):
+            raise ValueError(f"expected a positive warmth, 1 with velocity channels, got {warmth}")
+        self.warmth = warmth
         self.flow, self.tokens, self.stiff, self.chart = flow, tokens, stiff, stiff.chart
         self.growth = None if flow.config.velocities else growth
         self.frame = self.chart.tree.order[:3]
@@ -197,7 +206,13 @@ class InternalProposal:
         """(tau drawn from p, ln p(tau)), without the couplings."""
         shape = (count, self.chart.torsions)
         uniform = torch.rand(shape, generator=rng, device=rng.device, dtype=self.chart.dtype)
-        return self.flow.torsion.sample(self.tokens, self.atoms, uniform.to(self.tokens.atoms.device), self.growth)
+        uniform = uniform.to(self.tokens.atoms.device)
+        return self.flow.torsion.sample(self.tokens, self.atoms, uniform, self.growth, self.warmth)
+
+    def torsion_log_prob(self, torsions: Float[Tensor, "batch torsions"]) -> Float[Tensor, " batch"]:
+        """ln p(tau), without the couplings."""
+        curves = self.growth.curves(torsions) if self.growth else None
+        return self.flow.torsion.log_prob(self.tokens, self.atoms, torsions, curves, self.warmth)
 
     def _draw(self, count, rng):
         atoms, chart, device = self.atoms, self.chart, self.tokens.atoms.device
@@ -223,14 +238,12 @@ class InternalProposal:
             raise ValueError(f"expected {self.channels} velocity channels, got {velocities.shape[-1]}")
         torsions, stiff, log_det = self.chart.forward(positions)
         noise, stretch = self.stiff.pull(self.stiff.at(torsions), stiff)
-        curves = self.growth.curves(torsions) if self.growth else None
         if self.channels:
             placed = velocities[:, self.chart.tree.order]
-            parts = self.flow.parts(self.tokens, self.atoms, torsions, curves, laid(self.chart, noise), placed)
+            parts = self.flow.parts(self.tokens, self.atoms, torsions, None, laid(self.chart, noise), placed)
             log_prob = parts["torsion"] + parts["rest"]
         else:
-            parts = self.flow.parts(self.tokens, self.atoms, torsions, curves)
-            log_prob = parts["torsion"] + standard_normal(noise)
+            log_prob = self.torsion_log_prob(torsions) + standard_normal(noise)
         return log_prob + log_det - stretch
 
 

@@ -77,16 +77,24 @@ class TorsionNet(nn.Module):
         heard = torch.cat([torch.cos(phase), torch.sin(phase)], -1)
         return self.tell(torch.cat([static.expand(*heard.shape[:-1], -1), heard], -1))
 
-    def density(self, x: Tensor, energy: Tensor, curves: Tensor) -> Circular:
+    def density(self, x: Tensor, energy: Tensor, curves: Tensor, warmth: float = 1.0) -> Circular:
         waves, shares = self.leave(x).split([len(self.waves), CHANNELS], -1)
         between = (curves + curves.roll(-1, -1)) / 2
         fine = torch.stack([curves, between], -1).flatten(-2)
-        return Circular(waves @ self.waves - energy - (shares[..., None] * fine).sum(-2))
+        return Circular((waves @ self.waves - energy - (shares[..., None] * fine).sum(-2)) / warmth)
 
     def log_prob(
-        self, tokens: Tokens, atoms: Tensor, torsions: Float[Tensor, "*m batch torsions"], curves: Curves | None = None
+        self,
+        tokens: Tokens,
+        atoms: Tensor,
+        torsions: Float[Tensor, "*m batch torsions"],
+        curves: Curves | None = None,
+        warmth: float = 1.0,
     ) -> Tensor:
-        """ln p(tau) of each configuration, [*m, batch], from the curves of its torsions (`Growth.curves`), or zeros."""
+        """ln p(tau) of each configuration, [*m, batch], from the curves of its torsions (`Growth.curves`), or zeros.
+
+        Each conditional is that of the net to the power 1 / warmth.
+        """
         if curves is None:
             curves = torsions.new_zeros(*torsions.shape, CHANNELS, ANGLES)
         static, bias = self.context(tokens, atoms)
@@ -96,11 +104,16 @@ class TorsionNet(nn.Module):
         x = self.slots(static, torch.cat([first, told[..., :-1, :]], -2), curves)
         for block in self.blocks:
             x = block(x, bias)
-        each = self.density(x, tokens.torsion_energy.unsqueeze(-3), curves).log_prob(torsions)
+        each = self.density(x, tokens.torsion_energy.unsqueeze(-3), curves, warmth).log_prob(torsions)
         return torch.where(tokens.torsion_real.unsqueeze(-2), each, torch.zeros_like(each)).sum(-1)
 
     def sample(
-        self, tokens: Tokens, atoms: Tensor, uniform: Float[Tensor, "batch torsions"], growth: Growth | None = None
+        self,
+        tokens: Tokens,
+        atoms: Tensor,
+        uniform: Float[Tensor, "batch torsions"],
+        growth: Growth | None = None,
+        warmth: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """(torsions, ln p) of one molecule, from uniform numbers in (0, 1); without `growth`, its curves count as 0."""
         static, bias = self.context(tokens, atoms)
@@ -117,7 +130,8 @@ class TorsionNet(nn.Module):
             for b, block in enumerate(self.blocks):
                 assert isinstance(block, Block)
                 x, past[b] = block.step(x, bias[:, t : t + 1, : t + 1], past[b])
-            angle, log_prob = self.density(x[:, 0], tokens.torsion_energy[t], curve).quantile(uniform[:, t])
+            density = self.density(x[:, 0], tokens.torsion_energy[t], curve, warmth)
+            angle, log_prob = density.quantile(uniform[:, t])
             if growth:
                 placed = growth.place(t, placed, angle)
             angles.append(angle)
