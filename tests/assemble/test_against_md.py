@@ -4,7 +4,8 @@ Three references, none of which knows the flow, are told of in tests/against.py:
 Langevin dynamics of many replicas on the batched potential (`MD`) and by OpenMM.
 
 Each test leaves NAME.png and NAME.json beside its runs, in TIMEWARP_AGAINST if that is set; runs that are there already
-are compared as they are. TIMEWARP_AGAINST_SCALE multiplies all lengths.
+are compared as they are. TIMEWARP_AGAINST_SCALE multiplies all lengths, and TIMEWARP_AGAINST_PEPTIDES names others,
+files of the package or sequences.
 """
 
 import json
@@ -18,10 +19,12 @@ from against import SCALE, Side, T, equilibrium, rows
 from assemble.portrait import portrait
 from timewarp import assemble
 from timewarp.analysis import Ensemble
+from timewarp.md.system import prepare_sequence, write_pdb
 from timewarp.resources import peptide_path
 from timewarp.settings import SampleSettings
 from timewarp.units import kT
 
+PEPTIDES = os.environ.get("TIMEWARP_AGAINST_PEPTIDES", "AA DG NA ACE-ALA-NME").split()
 PROPOSALS, CHAINS = round(2000 * SCALE), 10  # tested by each chain of the flow
 
 
@@ -39,12 +42,22 @@ def sampled(pdb, out):
     return Side({name: x[:, keep] for name, x in side.angles.items()}, energy[:, keep], facts)
 
 
+def file_of(name, folder):
+    """The file of the package, or one of the sequence."""
+    try:
+        return peptide_path(name)
+    except FileNotFoundError:
+        prepared = prepare_sequence(name)
+        write_pdb(prepared.topology, prepared.positions, folder / f"{name}.pdb")
+        return folder / f"{name}.pdb"
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["AA", "HL", "ACE-ALA-NME"])
+@pytest.mark.parametrize("name", PEPTIDES)
 def test_dihedrals_and_energies_agree_with_dynamics(name, tmp_path, capsys):
     folder = Path(os.environ.get("TIMEWARP_AGAINST", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
-    pdb = peptide_path(name)
+    pdb = file_of(name, folder)
     flow = sampled(pdb, folder / f"sample-{name}")
     references = equilibrium(pdb, folder / f"equilibrium-{name}.npz")
     found = {kind: rows(side, flow) for kind, side in references.items()}
