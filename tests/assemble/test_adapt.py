@@ -194,7 +194,7 @@ def copy_of(flow):
 
 def test_conformations_are_judged_as_the_proposal_judges_them(folder, peptide):
     flow = load_flow(Checkpoint.load(folder / "parent"))
-    proposal = bound(flow, peptide)
+    proposal = bound(flow, peptide, warm=False)
     rng = torch.Generator().manual_seed(0)
     new, weight = drawn(proposal, peptide, 6, rng)
     log_prob = proposal(new.positions[:1]).log_prob(sampling.State.at(new.positions, 0, rng))
