@@ -1,6 +1,5 @@
-"""Kernels that take turns in blocks: exact as a mixture is, in an order that no state decides."""
+"""Kernels that take turns in blocks, in an order that no state decides; their laws are in test_mixture.py."""
 
-from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -12,7 +11,7 @@ from timewarp.mcmc.cycle import shared
 from timewarp.state import State
 
 from .test_propose import step_about
-from .toys import GAUSS, WELLS, Coupled, Fixed, ergodicity, invariance, seeded
+from .toys import WELLS, Coupled, Fixed, seeded
 
 
 def everything(target, length=9):
@@ -23,33 +22,6 @@ def everything(target, length=9):
         Propose(target, step_about),
     )
     return Cycle(kernels, (3.0, 1.0, 1.0, 2.0), length)
-
-
-@pytest.mark.parametrize("target", [GAUSS, WELLS], ids=["gauss", "wells"])
-def test_leaves_the_target_invariant(target):
-    assert everything(target).exact
-    assert invariance(everything(target), target, 40) > 0.01
-
-
-def test_comes_to_the_target_from_far_off():
-    assert ergodicity(everything(WELLS), WELLS, 1000) > 0.01
-
-
-@pytest.mark.parametrize("wrong", [replace(WELLS, tilt=0.0), replace(WELLS, sigma=1.3)])
-def test_fails_on_the_wrong_target(wrong):
-    assert invariance(everything(WELLS), wrong, 40) < 1e-6
-
-
-def test_fails_when_what_a_kernel_remembers_is_not_renewed():
-    class Stale(Independence):
-        def moved(self, queue, positions, energy):
-            return replace(queue, present=queue.present.moved(positions, energy)), 0
-
-    def cycle(kind):
-        return Cycle((kind(WELLS, Fixed(0.6, 0.8), 5), Propose(WELLS, step_about)), (1.0, 1.0), 4)
-
-    assert invariance(cycle(Independence), WELLS, 40) > 0.01
-    assert invariance(cycle(Stale), WELLS, 80) < 1e-6
 
 
 def test_each_kernel_has_one_block_of_a_round():

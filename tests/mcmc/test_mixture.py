@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,14 +10,19 @@ import torch
 from scipy import stats
 
 from timewarp.kernel import Move, run
-from timewarp.mcmc import Explore, Hamiltonian, Independence, Metropolis, Mixture, Propose
+from timewarp.mcmc import Cycle, Explore, Hamiltonian, Independence, Metropolis, Mixture, Propose
 from timewarp.state import State
 
 from .test_propose import step_about
 from .toys import GAUSS, WELLS, Coupled, Discrete, Fixed, ergodicity, invariance, seeded, series
 
 
-def everything(target):
+@pytest.fixture(params=[Mixture, partial(Cycle, length=4)], ids=["drawn", "in turn"])
+def kind(request):
+    return request.param
+
+
+def everything(target, kind=Mixture):
     kernels = (
         Metropolis(target, Coupled(), 1),
         Independence(target, Fixed(), 5),
@@ -24,34 +30,34 @@ def everything(target):
         Hamiltonian(target, torch.ones(1), 0.3, 1, persistence=0.8),
         Propose(target, step_about),
     )
-    return Mixture(kernels, (1.0, 3.0, 1.0, 2.0, 0.5))
+    return kind(kernels, (1.0, 3.0, 1.0, 2.0, 0.5))
 
 
 @pytest.mark.parametrize("target", [GAUSS, WELLS], ids=["gauss", "wells"])
-def test_leaves_the_target_invariant(target):
-    assert everything(target).exact
-    assert invariance(everything(target), target, 40) > 0.01
+def test_leaves_the_target_invariant(target, kind):
+    assert everything(target, kind).exact
+    assert invariance(everything(target, kind), target, 40) > 0.01
 
 
-def test_comes_to_the_target_from_far_off():
-    assert ergodicity(everything(WELLS), WELLS, 1000) > 0.01
+def test_comes_to_the_target_from_far_off(kind):
+    assert ergodicity(everything(WELLS, kind), WELLS, 1000) > 0.01
 
 
 @pytest.mark.parametrize("wrong", [replace(WELLS, tilt=0.0), replace(WELLS, sigma=1.3)])
-def test_fails_on_the_wrong_target(wrong):
-    assert invariance(everything(WELLS), wrong, 40) < 1e-6
+def test_fails_on_the_wrong_target(wrong, kind):
+    assert invariance(everything(WELLS, kind), wrong, 40) < 1e-6
 
 
-def test_fails_when_what_a_kernel_remembers_is_not_renewed():
+def test_fails_when_what_a_kernel_remembers_is_not_renewed(kind):
     class Stale(Independence):
         def moved(self, queue, positions, energy):
             return replace(queue, present=queue.present.moved(positions, energy)), 0
 
-    def mixture(kind):
-        return Mixture((kind(WELLS, Fixed(0.6, 0.8), 5), Propose(WELLS, step_about)), (1.0, 1.0))
+    def mixed(first):
+        return kind((first(WELLS, Fixed(0.6, 0.8), 5), Propose(WELLS, step_about)), (1.0, 1.0))
 
-    assert invariance(mixture(Independence), WELLS, 40) > 0.01
-    assert invariance(mixture(Stale), WELLS, 80) < 1e-6
+    assert invariance(mixed(Independence), WELLS, 40) > 0.01
+    assert invariance(mixed(Stale), WELLS, 80) < 1e-6
 
 
 def test_handing_over_after_an_acceptance_is_refused_because_it_is_biased():

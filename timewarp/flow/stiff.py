@@ -17,7 +17,7 @@ what hangs on the ring turns with it, one way or the other by the phase, so that
 | e ~ N(0, I), in the order of delta | noise, in the chart's order |
 | e', e with two widths along u_1, u_2, ... | skewed; axes, widths |
 | s of dihedrals, that step at e' = (0, 0, e'_amplitudes) | led |
-| s, the Newton step -L_rr^-1 dS/dR of bonds and bends at e' = (0, 0, e'_dihedrals); | relaxed |
+| s, the Newton step -L_rr^-1 dS/dR of bonds and bends at e' = (0, 0, e'_dihedrals) | relaxed |
 | s of bonds, and their step -L_bb^-1 dS/dR at e' = (0, e'_bends, e'_dihedrals) | stretched |
 | delta = L^-T (e' + s) | push |
 | ln |dz/de| = ln |dz/dR| - ln det L + ln |de'/de| | log_det |
