@@ -1,6 +1,7 @@
 """Laws of the internal flow as a proposal: samples and densities agree, and neither pose nor file order matters."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from timewarp.energy import Bonded
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.internal import CHUNK, Internal, InternalConfig, InternalProposal
+from timewarp.flow.warmth import DEFENSIVE, Warmth
 from timewarp.kernel import Proposal, Transition
 from timewarp.state import State
 
@@ -48,13 +50,17 @@ def test_the_density_of_a_sample_is_the_one_returned_with_it(sequence):
 @torch.no_grad()
 def test_a_warm_flow_knows_the_density_of_its_draws():
     usual = proposal("AA")
-    warm = InternalProposal(usual.flow, usual.tokens, usual.stiff, usual.growth, 1.2)
+    warm = InternalProposal(usual.flow, usual.tokens, usual.stiff, usual.growth, Warmth((1.0, 1.5), (0.6, 0.4)))
     state, log_prob = warm.draw(40, seeded(0))
     again = warm.density(state.positions, state.velocities)
     assert (again - log_prob).abs().median() < 1e-7
     assert (usual.density(state.positions, state.velocities) - log_prob).abs().median() > 0.01
-    with pytest.raises(ValueError, match="expected a positive warmth, 1 with velocity channels, got 0"):
-        InternalProposal(usual.flow, usual.tokens, usual.stiff, usual.growth, 0.0)
+
+
+def test_velocity_channels_are_as_trained_only():
+    usual = proposal("AA", config=replace(SMALL, velocities=2))
+    with pytest.raises(ValueError, match="expected the temperature of training with velocity channels"):
+        InternalProposal(usual.flow, usual.tokens, usual.stiff, None, DEFENSIVE)
 
 
 @torch.no_grad()

@@ -9,9 +9,11 @@ from scipy import stats
 
 from timewarp import units
 from timewarp.energy import Bonded
+from timewarp.flow.circular import Circular
 from timewarp.flow.growth import Growth
 from timewarp.flow.internal import Internal
 from timewarp.flow.tokens import Tokens
+from timewarp.flow.warmth import Warmth
 
 from .molecules import SMALL, chart_of, flow_of, molecule_of, tokens_of
 
@@ -46,7 +48,7 @@ def test_an_angle_has_no_say_in_the_densities_before_it():
         y = net.slots(static[None], told, curves)
         for block in net.blocks:
             y = block(y, bias[None])
-        return net.density(y, tokens.torsion_energy, curves).log_prob(x)
+        return Circular(net.grid(y, tokens.torsion_energy, curves)).log_prob(x)
 
     assert (each(tau).sum(1) - net.log_prob(tokens, atoms, tau, growth.curves(tau))).abs().max() < 1e-10
     for t in range(count):
@@ -74,17 +76,52 @@ def test_a_warm_density_is_that_of_its_samples_normalised_and_to_the_power_of_on
     net, tokens, atoms = parts()
     count = len(tokens.torsion_energy)
     uniform = torch.rand(300, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    tau, log_prob = net.sample(tokens, atoms, uniform, warmth=warmth)
-    assert (net.log_prob(tokens, atoms, tau, warmth=warmth) - log_prob).abs().max() < 1e-6
+    tau, log_prob = net.sample(tokens, atoms, uniform, warmth=Warmth((warmth,)))
+    assert (net.log_prob(tokens, atoms, tau, warmth=Warmth((warmth,))) - log_prob).abs().max() < 1e-6
     last = anywhere(1, count).repeat(2000, 1)
     last[:, -1] = torch.linspace(-torch.pi, torch.pi, 2001, dtype=torch.float64)[:-1]
-    plain, warm = (net.log_prob(tokens, atoms, last, warmth=w) for w in (1.0, warmth))
+    plain, warm = (net.log_prob(tokens, atoms, last, warmth=Warmth((w,))) for w in (1.0, warmth))
     inner = plain - plain.logsumexp(0), warm - warm.logsumexp(0)
     power = inner[0] / warmth - (inner[0] / warmth).logsumexp(0)
     mass = inner[0].exp()  # of knots in between, where the density is a spline, the power is not quite that
     assert (mass * (inner[1] - power).abs()).sum() < 0.02
     if warmth != 1:
         assert (mass * (inner[1] - inner[0]).abs()).sum() > 0.05
+
+
+MIXTURE = Warmth((1.0, 1.5, 3.0), (0.5, 0.3, 0.2))
+
+
+@torch.no_grad()
+def test_the_density_of_a_mixture_is_the_mean_of_its_parts_and_that_of_its_samples():
+    net, tokens, atoms = parts()
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(400, len(tokens.torsion_energy), generator=generator, dtype=torch.float64)
+    pick = torch.rand(400, generator=generator, dtype=torch.float64)
+    tau, log_prob = net.sample(tokens, atoms, uniform, warmth=MIXTURE, pick=pick)
+    assert (net.log_prob(tokens, atoms, tau, warmth=MIXTURE) - log_prob).abs().max() < 1e-6
+    parts_of_it = [net.log_prob(tokens, atoms, tau, warmth=Warmth((t,))).exp() for t in MIXTURE.temperatures]
+    mean = sum(share * p for share, p in zip(MIXTURE.shares, parts_of_it, strict=True))
+    assert (mean.log() - log_prob).abs().max() < 1e-6
+
+
+@torch.no_grad()
+def test_each_draw_of_a_mixture_is_made_at_the_temperature_that_was_picked_in_the_measure_of_the_shares():
+    net, tokens, atoms = parts()
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(3000, len(tokens.torsion_energy), generator=generator, dtype=torch.float64)
+    pick = torch.rand(3000, generator=generator, dtype=torch.float64)
+    tau, log_prob = net.sample(tokens, atoms, uniform, warmth=MIXTURE, pick=pick)
+    alone = [net.sample(tokens, atoms, uniform, warmth=Warmth((t,)))[0] for t in MIXTURE.temperatures]
+    same = torch.stack([(tau == a).all(-1) for a in alone])
+    assert same.sum(0).min() == same.sum(0).max() == 1
+    shares = same.double().mean(1)
+    sigma = torch.tensor(MIXTURE.shares).mul(1 - torch.tensor(MIXTURE.shares)).div(3000).sqrt()
+    assert ((shares - torch.tensor(MIXTURE.shares)).abs() < 4 * sigma).all()
+    # E_q[p / q] = 1 of any density p that the mixture covers: each part's own
+    for t in MIXTURE.temperatures:
+        ratio = (net.log_prob(tokens, atoms, tau, warmth=Warmth((t,))) - log_prob).exp()
+        assert (ratio.mean() - 1).abs() < 4 * ratio.std() / 3000**0.5
 
 
 @torch.no_grad()

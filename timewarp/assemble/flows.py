@@ -8,10 +8,10 @@ from timewarp.flow.cartesian_proposal import CartesianProposal
 from timewarp.flow.growth import Growth
 from timewarp.flow.internal import Internal, InternalConfig, InternalProposal
 from timewarp.flow.tokens import Tokens
+from timewarp.flow.warmth import AS_TRAINED, DEFENSIVE
 from timewarp.kernel import Proposal
 from timewarp.training.checkpoint import Checkpoint, CheckpointError
 
-WARMER, WARMEST = 1 / 80, 0.2  # for each torsion, and at most; measured, see checkpoints/README.md
 CHART = "chart."  # what the names of tensors that are not weights begin with: the chart of an adapted flow
 
 
@@ -43,7 +43,7 @@ def bound(flow: Internal | Cartesian, peptide: Peptide, warm: bool = True) -> Pr
     Args:
         flow: the networks.
         peptide: that they are bound to.
-        warm: whether the flow proposes a little more broadly than it was trained to (`warmth`); not in training.
+        warm: whether some proposals are broader than the flow was trained to make them (`Warmth`); not in training.
     """
     device = next(flow.parameters()).device
     chart, temperature = peptide.chart, peptide.temperature
@@ -54,13 +54,5 @@ def bound(flow: Internal | Cartesian, peptide: Peptide, warm: bool = True) -> Pr
     chart = chart.to(device)
     compiled = getattr(peptide.potential, "compiled", False)
     growth = Growth(peptide.molecule, chart, temperature, compiled).to(device)
-    hot = warmth(chart.torsions) if warm and not flow.config.velocities else 1.0
-    return InternalProposal(flow, tokens.to(device), peptide.stiff.on(chart), growth, hot)
-
-
-def warmth(torsions: int) -> float:
-    """Temperature of the conditionals of so many torsions, in units of that which the flow was trained at.
-
-    What each of them gets wrong adds up, so that the weights of long peptides spread most.
-    """
-    return 1 + min(WARMEST, torsions * WARMER)
+    warmth = DEFENSIVE if warm and not flow.config.velocities else AS_TRAINED
+    return InternalProposal(flow, tokens.to(device), peptide.stiff.on(chart), growth, warmth)

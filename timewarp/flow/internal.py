@@ -23,6 +23,7 @@ from timewarp.flow.stiff import Stiff, standard_normal
 from timewarp.flow.tokens import Tokens
 from timewarp.flow.torsion import Curves, TorsionNet
 from timewarp.flow.velocity import Coordinates, VelocityCouplings
+from timewarp.flow.warmth import AS_TRAINED, Warmth
 from timewarp.state import Positions, State
 
 
@@ -147,19 +148,25 @@ class InternalProposal:
         tokens: of the molecule.
         stiff: p(z | tau), with the chart of the molecule.
         growth: energies of what a torsion places; without it, and with velocity channels, they count as zero.
-        warmth: temperature of each torsion's conditional, in units of that which the flow was trained at. A flow that
-            is a little too broad is refused a little more often, and leaves no state so rarely visited that a chain
-            which is there waits for thousands of proposals.
+        warmth: temperatures of the torsions' conditionals. Proposals that are too broad are refused more often, and
+            leave no state so rarely visited that a chain which is there waits for thousands of them.
 
     Raises:
-        ValueError: if the warmth is not positive, or other than 1 with velocity channels.
+        ValueError: if there are velocity channels, and the warmth is not that of training.
     """
 
     memoryless = True
 
-    def __init__(self, flow: Internal, tokens: Tokens, stiff: Stiff, growth: Growth | None = None, warmth: float = 1.0):
-        if not warmth > 0 or (flow.config.velocities and warmth != 1):
-            raise ValueError(f"expected a positive warmth, 1 with velocity channels, got {warmth}")
+    def __init__(
+        self,
+        flow: Internal,
+        tokens: Tokens,
+        stiff: Stiff,
+        growth: Growth | None = None,
+        warmth: Warmth = AS_TRAINED,
+    ):
+        if flow.config.velocities and warmth != AS_TRAINED:
+            raise ValueError(f"expected the temperature of training with velocity channels, got {warmth}")
         self.warmth = warmth
         self.flow, self.tokens, self.stiff, self.chart = flow, tokens, stiff, stiff.chart
         self.growth = None if flow.config.velocities else growth
@@ -204,10 +211,14 @@ class InternalProposal:
 
     def torsions(self, count: int, rng: torch.Generator) -> tuple[Tensor, Float[Tensor, " count"]]:
         """(tau drawn from p, ln p(tau)), without the couplings."""
-        shape = (count, self.chart.torsions)
-        uniform = torch.rand(shape, generator=rng, device=rng.device, dtype=self.chart.dtype)
-        uniform = uniform.to(self.tokens.atoms.device)
-        return self.flow.torsion.sample(self.tokens, self.atoms, uniform, self.growth, self.warmth)
+        device = self.tokens.atoms.device
+
+        def numbers(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=rng, device=rng.device, dtype=self.chart.dtype).to(device)
+
+        pick = numbers(count) if self.warmth.mixed else None
+        uniform = numbers(count, self.chart.torsions)
+        return self.flow.torsion.sample(self.tokens, self.atoms, uniform, self.growth, self.warmth, pick)
 
     def torsion_log_prob(self, torsions: Float[Tensor, "batch torsions"]) -> Float[Tensor, " batch"]:
         """ln p(tau), without the couplings."""

@@ -17,6 +17,7 @@ from timewarp.flow.circular import Circular
 from timewarp.flow.graph import Block
 from timewarp.flow.growth import ANGLES, CHANNELS, Growth
 from timewarp.flow.tokens import FAR, HARMONICS, Tokens
+from timewarp.flow.warmth import AS_TRAINED, Warmth
 
 Curves = Float[Tensor, "*m batch torsions 2 angles"]
 SHARES = (0.5, 0.3)  # of the curves, untrained: what comes later and what gives way softens them
@@ -77,11 +78,12 @@ class TorsionNet(nn.Module):
         heard = torch.cat([torch.cos(phase), torch.sin(phase)], -1)
         return self.tell(torch.cat([static.expand(*heard.shape[:-1], -1), heard], -1))
 
-    def density(self, x: Tensor, energy: Tensor, curves: Tensor, warmth: float = 1.0) -> Circular:
+    def grid(self, x: Tensor, energy: Tensor, curves: Tensor) -> Tensor:
+        """Unnormalised log density at the angles of the grid."""
         waves, shares = self.leave(x).split([len(self.waves), CHANNELS], -1)
         between = (curves + curves.roll(-1, -1)) / 2
         fine = torch.stack([curves, between], -1).flatten(-2)
-        return Circular((waves @ self.waves - energy - (shares[..., None] * fine).sum(-2)) / warmth)
+        return waves @ self.waves - energy - (shares[..., None] * fine).sum(-2)
 
     def log_prob(
         self,
@@ -89,11 +91,11 @@ class TorsionNet(nn.Module):
         atoms: Tensor,
         torsions: Float[Tensor, "*m batch torsions"],
         curves: Curves | None = None,
-        warmth: float = 1.0,
+        warmth: Warmth = AS_TRAINED,
     ) -> Tensor:
         """ln p(tau) of each configuration, [*m, batch], from the curves of its torsions (`Growth.curves`), or zeros.
 
-        Each conditional is that of the net to the power 1 / warmth.
+        At a temperature T of `warmth`, each conditional is that of the net to the power 1 / T.
         """
         if curves is None:
             curves = torsions.new_zeros(*torsions.shape, CHANNELS, ANGLES)
@@ -104,8 +106,8 @@ class TorsionNet(nn.Module):
         x = self.slots(static, torch.cat([first, told[..., :-1, :]], -2), curves)
         for block in self.blocks:
             x = block(x, bias)
-        each = self.density(x, tokens.torsion_energy.unsqueeze(-3), curves, warmth).log_prob(torsions)
-        return torch.where(tokens.torsion_real.unsqueeze(-2), each, torch.zeros_like(each)).sum(-1)
+        grid = self.grid(x, tokens.torsion_energy.unsqueeze(-3), curves)
+        return _mixed(warmth, grid, torsions, tokens.torsion_real.unsqueeze(-2))
 
     def sample(
         self,
@@ -113,16 +115,21 @@ class TorsionNet(nn.Module):
         atoms: Tensor,
         uniform: Float[Tensor, "batch torsions"],
         growth: Growth | None = None,
-        warmth: float = 1.0,
+        warmth: Warmth = AS_TRAINED,
+        pick: Float[Tensor, " batch"] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(torsions, ln p) of one molecule, from uniform numbers in (0, 1); without `growth`, its curves count as 0."""
+        """(torsions, ln p) of one molecule, from uniform numbers in (0, 1); without `growth`, its curves count as 0.
+
+        `pick`, uniform too, chooses the temperature of each draw where there are several.
+        """
         static, bias = self.context(tokens, atoms)
         batch, count = uniform.shape
+        temperature = warmth.picked(uniform.new_zeros(batch) if pick is None else pick)[:, None]
         past: list = [None] * len(self.blocks)
         told = self.start.expand(batch, 1, -1)
         placed = growth.begin(batch) if growth else uniform
         curve = uniform.new_zeros(batch, CHANNELS, ANGLES)
-        angles, total = [], uniform.new_zeros(batch)
+        angles, grids = [], []
         for t in range(count):
             if growth:
                 curve = growth.curve(t, placed)
@@ -130,14 +137,23 @@ class TorsionNet(nn.Module):
             for b, block in enumerate(self.blocks):
                 assert isinstance(block, Block)
                 x, past[b] = block.step(x, bias[:, t : t + 1, : t + 1], past[b])
-            density = self.density(x[:, 0], tokens.torsion_energy[t], curve, warmth)
-            angle, log_prob = density.quantile(uniform[:, t])
+            grid = self.grid(x[:, 0], tokens.torsion_energy[t], curve)
+            angle = Circular(grid / temperature).quantile(uniform[:, t])[0]
             if growth:
                 placed = growth.place(t, placed, angle)
             angles.append(angle)
-            total = total + log_prob
+            grids.append(grid)
             told = self.told(static[t].expand(batch, 1, -1), angle[:, None])
-        return torch.stack(angles, -1) if angles else uniform, total
+        if not angles:
+            return uniform, uniform.new_zeros(batch)
+        torsions = torch.stack(angles, -1)
+        return torsions, _mixed(warmth, torch.stack(grids, -2), torsions, tokens.torsion_real)
+
+
+def _mixed(warmth: Warmth, grid: Tensor, torsions: Tensor, real: Tensor) -> Tensor:
+    """ln p of torsions whose conditionals have these log densities, over the temperatures."""
+    each = Circular(warmth.spread(grid)).log_prob(torsions.expand(len(warmth.temperatures), *torsions.shape))
+    return warmth.joined(torch.where(real, each, torch.zeros_like(each)).sum(-1))
 
 
 def _waves(harmonics: int, angle: Float[Tensor, " angles"]) -> Float[Tensor, "waves angles"]:
