@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from timewarp.state import Positions, State
@@ -103,6 +103,24 @@ class Factored(Protocol):
 
     def placed(self, given: Given, noise: Float[Tensor, "count noises"]) -> Placed:
         """The configurations of torsions and noise."""
+        ...
+
+
+@runtime_checkable
+class Regrowing(Factored, Protocol):
+    """One whose q is a product of conditionals of `torsions` coordinates, so that it draws some given those before."""
+
+    @property
+    def torsions(self) -> int: ...
+
+    def regrown(
+        self, present: Float[Tensor, "chains torsions"], kept: int, rows: Int[Tensor, " count"], rng: torch.Generator
+    ) -> Given:
+        """The first `kept` torsions of a present, the row of each draw, and others drawn from q given these."""
+        ...
+
+    def given(self, positions: Positions, kept: int = 0) -> tuple[Given, Float[Tensor, "count noises"]]:
+        """What `regrown` says of the torsions of these positions: ln q of all but the first; and e there."""
         ...
 
 

@@ -6,7 +6,7 @@ import torch
 from timewarp.energy import Potential
 from timewarp.flow.factored import FactoredInternal
 from timewarp.flow.internal import InternalConfig
-from timewarp.kernel import Factored, run
+from timewarp.kernel import Factored, Regrowing, run
 from timewarp.mcmc import Annealed, Independence
 from timewarp.state import State
 
@@ -114,3 +114,21 @@ def test_velocity_channels_are_refused():
     )  # fmt: skip
     with pytest.raises(ValueError, match="without velocity channels, got 1"):
         FactoredInternal(proposal(config=coupled))
+
+
+@torch.no_grad()
+def test_what_is_regrown_keeps_the_first_torsions_of_its_row_and_is_found_again():
+    factored = FactoredInternal(proposal())
+    assert isinstance(factored, Regrowing)
+    present = factored.draw(6, seeded(0)).torsions
+    rows = torch.arange(24) % 6
+    for kept in (1, factored.torsions - 1):
+        drawn = factored.regrown(present, kept, rows, seeded(1))
+        assert torch.equal(drawn.torsions[:, :kept], present[rows, :kept])
+        assert (drawn.torsions[:, kept:] != present[rows, kept:]).all()
+        at = factored.placed(drawn, torch.zeros(24, factored.noises, dtype=torch.float64))
+        again, _ = factored.given(at.positions, kept)
+        torch.testing.assert_close(again.torsions, drawn.torsions)
+        assert (again.log_prob - drawn.log_prob).abs().max() < 1e-6
+        whole, _ = factored.given(at.positions)
+        assert (whole.log_prob - drawn.log_prob).abs().min() > 1e-3

@@ -5,7 +5,7 @@ import torch
 
 from timewarp import units
 from timewarp.energy import Potential
-from timewarp.flow.growth import ANGLES, TEMPER, Growth, born_radii
+from timewarp.flow.growth import ANGLES, CHANNELS, TEMPER, Growth, born_radii
 
 from .molecules import chart_of, flow_of, molecule_of, proposal_of
 
@@ -107,7 +107,7 @@ def test_born_radii_are_those_of_the_energy(sequence):
 def test_draws_and_densities_agree_with_curves_that_matter():
     molecule, chart = molecule_of("AA"), chart_of("AA")
     flow = flow_of(torch.float64)
-    flow.torsion.leave[1].bias[-2:] = 0.7
+    flow.torsion.leave[1].bias[-CHANNELS:] = 0.7
     bound = proposal_of(molecule, chart, flow, torch.float64)
     uniform = torch.rand(200, chart.torsions, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     tau, drawn = flow.torsion.sample(bound.tokens, bound.atoms, uniform, bound.growth)

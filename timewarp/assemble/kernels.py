@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from timewarp.assemble.peptide import Peptide
 from timewarp.flow.factored import FactoredInternal
 from timewarp.flow.internal import InternalProposal
-from timewarp.kernel import Proposal
-from timewarp.mcmc import Annealed, Independence, Metropolis
+from timewarp.kernel import Proposal, Regrowing
+from timewarp.mcmc import Annealed, Independence, Metropolis, Regrowth
+
+REGROWN = 0.22  # share of regrowth in the steps of the flow; measured, see checkpoints/README.md
+BLOCK = 4  # its steps for which the same torsions stay
+
+
+def regrowth_of(kernel: Any) -> Regrowth | None:
+    """Moves that draw a part of the torsions, beside a kernel that draws them all; None where it cannot be parted."""
+    if not isinstance(kernel, Annealed) or not isinstance(kernel.proposal, Regrowing) or kernel.proposal.torsions < 2:
+        return None
+    return Regrowth(kernel.energy, kernel.proposal, kernel.stages, BLOCK, kernel.angle, kernel.particles)
 
 
 def flow_kernel(peptide: Peptide, proposal: Proposal, stages: int, width: int, particles: int = 1) -> Any:
@@ -25,3 +36,9 @@ def flow_kernel(peptide: Peptide, proposal: Proposal, stages: int, width: int, p
         return Independence(peptide.potential, proposal, width)
     # frames of side-by-side chains share one clock, so that each step has to test one proposal a chain
     return Metropolis(peptide.potential, proposal, 1)
+
+
+def parted(weights: Sequence[float]) -> tuple[float, ...]:
+    """Those of a mixture whose first kernel is the flow's, with what it gives to regrowth as the second."""
+    first, *others = weights
+    return (1 - REGROWN) * first, REGROWN * first, *others

@@ -19,9 +19,9 @@ from timewarp.assemble.exploration import Exploration
 from timewarp.assemble.flows import bound, load_flow
 from timewarp.assemble.fusing import fused
 from timewarp.assemble.judging import judge
-from timewarp.assemble.kernels import flow_kernel
+from timewarp.assemble.kernels import flow_kernel, parted, regrowth_of
 from timewarp.assemble.peptide import Peptide
-from timewarp.assemble.tally import FLOW, LOCAL, TORSIONS, Tally
+from timewarp.assemble.tally import FLOW, LOCAL, REGROWTH, TORSIONS, Tally
 from timewarp.assemble.verifying import said, verification, verified
 from timewarp.assemble.warming import Warming, relies_on_local_moves, warm_up_of
 from timewarp.flow.pose import posed
@@ -163,7 +163,11 @@ def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Any, tuple[
     local = Repeat(Hamiltonian(energy, heavy, LEAPFROG, steps=10), MOVES)
     if not peptide.chart.torsions:
         return Cycle((flow, local), (0.9, 0.1)), (FLOW, LOCAL)
-    return Cycle((flow, Repeat(peptide.walk(), MOVES), local), (0.9, 0.05, 0.05)), (FLOW, TORSIONS, LOCAL)
+    walk, regrowth = Repeat(peptide.walk(), MOVES), regrowth_of(flow)
+    if regrowth is None:
+        return Cycle((flow, walk, local), (0.9, 0.05, 0.05)), (FLOW, TORSIONS, LOCAL)
+    weights = parted((0.9, 0.05, 0.05))
+    return Cycle((flow, regrowth, walk, local), weights), (FLOW, REGROWTH, TORSIONS, LOCAL)
 
 
 def _start(

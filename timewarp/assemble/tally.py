@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-FLOW, TORSIONS, LOCAL = "flow", "torsions", "hamiltonian"  # names of kernels
+FLOW, REGROWTH, TORSIONS, LOCAL = "flow", "regrowth", "torsions", "hamiltonian"  # names of kernels
 
 
 @dataclass

@@ -7,6 +7,9 @@ machine, and make the run another one each time.
 The kernels take turns in blocks, since each change of kernel costs the flow a new path for every present state, which
 takes as long as three steps; the order is fixed, and so leaves invariant what each kernel does.
 
+Regrowth has a fixed share of the flow's steps: what it is there for, states that a chain leaves once in thousands of
+proposals, a pilot does not see.
+
 The width is not adapted. Proposals that wait are each tested exactly once, whatever was accepted before them, so that
 the width changes no acceptance and no autocorrelation of a memoryless flow; only the time of a proposal depends on it.
 """
@@ -20,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from timewarp.assemble.exploration import words_of
+from timewarp.assemble.kernels import parted
 from timewarp.assemble.peptide import Peptide
-from timewarp.assemble.tally import FLOW, Tally
+from timewarp.assemble.tally import FLOW, REGROWTH, Tally
 from timewarp.mcmc import Mixture
 from timewarp.mcmc.pilot import Pilot
 from timewarp.settings import Progress, SampleSettings
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
 LATENCY = 15
 KEPT = 500  # steps that are kept before their states are read
-SHARES = {2: (0.7, 0.3), 3: (0.6, 0.25, 0.15)}  # of the kernels in the warm-up, so that each is seen
+SHARES = {2: (0.7, 0.3), 3: (0.6, 0.25, 0.15), 4: (0.45, 0.15, 0.25, 0.15)}  # of the kernels, so that each is seen
 TURNS = 3  # blocks of each kernel
 LOCAL_FROM = 0.5  # share of the flow's steps below which the chains rely on local moves
 FEW = 0.01  # acceptance of the flow below which they do, whatever its steps are worth
@@ -59,13 +63,15 @@ class Warming:
 
     def __call__(self, state: Any, rng: torch.Generator, tally: Tally, progress: Progress) -> Any:
         """The chains after it; their states, evaluations and the weights that were found are noted in `tally`."""
-        pilot, kept, seen = Pilot(len(self.names)), [state.state.positions], set[str]()
+        judged = [k for k, name in enumerate(self.names) if name != REGROWTH]
+        pilot, kept, seen = Pilot(len(judged)), [state.state.positions], set[str]()
         before = self._observed(state)
         for step, number in enumerate(turns(self.steps, SHARES[len(self.names)]), 1):
             state, info = self.kernel.step_of(number, state, rng)
             tally.evaluations += int(info["evaluations"])
             after = self._observed(state)
-            pilot.add(info["kernel"], before, after, self._cost(info))
+            if info["kernel"] in judged:
+                pilot.add(judged.index(info["kernel"]), before, after, self._cost(info))
             before = after
             kept.append(state.state.positions)
             if len(kept) > KEPT:
@@ -77,7 +83,8 @@ class Warming:
         tally.seen = sorted(seen)
         weights = pilot.weights() if self.steps else None
         if weights:
-            tally.weights, tally.rates = list(weights), dict(zip(self.names, pilot.rates, strict=True))
+            tally.weights = list(weights if len(judged) == len(self.names) else parted(weights))
+            tally.rates = {self.names[k]: rate for k, rate in zip(judged, pilot.rates, strict=True)}
         tally.warm_up = {
             name: [int(tested), int(accepted)]
             for name, tested, accepted in zip(self.names, state.tested, state.accepted, strict=True)
@@ -110,7 +117,8 @@ def relies_on_local_moves(tally: Tally, names: Sequence[str]) -> list[str]:
     if FLOW not in names or not tally.weights:
         return []
     tested, accepted = tally.warm_up.get(FLOW, (0, 0))
-    if tally.weights[list(names).index(FLOW)] >= LOCAL_FROM and accepted > FEW * tested:
+    flows = sum(weight for name, weight in zip(names, tally.weights, strict=True) if name in (FLOW, REGROWTH))
+    if flows >= LOCAL_FROM and accepted > FEW * tested:
         return []
     return [
         f"the flow is of little use for this peptide: {accepted} of its {tested} proposals were accepted in the "

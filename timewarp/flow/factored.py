@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from timewarp.flow.basin import Basin
 from timewarp.flow.internal import InternalProposal
+from timewarp.flow.torsion import Stump
 from timewarp.kernel import Given, Placed
 from timewarp.state import Positions
 
@@ -40,16 +41,36 @@ class FactoredInternal:
         """Coordinates e."""
         return self.chart.stiffs
 
+    @property
+    def torsions(self) -> int:
+        """Coordinates tau."""
+        return self.chart.torsions
+
     def draw(self, count: int, rng: torch.Generator) -> Given:
         """Torsions drawn from q."""
         torsions, log_prob = self.proposal.torsions(count, rng)
         return Given(torsions, log_prob, self.proposal.stiff.at(torsions))
 
-    def given(self, positions: Positions) -> tuple[Given, Float[Tensor, "count noises"]]:
-        """What `draw` says of the torsions of these positions; and e there."""
+    def regrown(
+        self, present: Float[Tensor, "chains torsions"], kept: int, rows: Int[Tensor, " count"], rng: torch.Generator
+    ) -> Given:
+        """Torsions of which the first are those of a present, and the others are drawn from q given these.
+
+        Args:
+            present: torsions of some configurations.
+            kept: how many of them stay.
+            rows: which of the configurations each draw grows on.
+            rng: of the draws.
+        """
+        stump = Stump(present[:, :kept], rows)
+        torsions, log_prob = self.proposal.torsions(len(rows), rng, stump)
+        return Given(torsions, log_prob, self.proposal.stiff.at(torsions))
+
+    def given(self, positions: Positions, kept: int = 0) -> tuple[Given, Float[Tensor, "count noises"]]:
+        """What `draw`, or `regrown`, says of the torsions of these positions; and e there."""
         p = self.proposal
         torsions, stiff, _ = self.chart.forward(positions)
-        given = Given(torsions, p.torsion_log_prob(torsions), p.stiff.at(torsions))
+        given = Given(torsions, p.torsion_log_prob(torsions, kept), p.stiff.at(torsions))
         return given, p.stiff.pull(Basin(*given.basin), stiff)[0]
 
     def placed(self, given: Given, noise: Float[Tensor, "count noises"]) -> Placed:

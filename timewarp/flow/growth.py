@@ -11,6 +11,7 @@ what the flow starts from and corrects. The Born radii are those of the prepared
 | r^2(phi) = A + B cos phi + C sin phi | square |
 | U_LJ(phi), tempered: t + t ln(1 + (U - t)/t) above t | curves[..., 0, :] |
 | U_el(phi), Coulomb and generalized Born | curves[..., 1, :] |
+| what later torsions place (`Foresight`) | curves[..., 2:, :] |
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import copy
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from math import pi
 from types import ModuleType
@@ -30,14 +31,17 @@ from torch import Tensor
 from timewarp import units
 from timewarp.ahead import ahead, kept
 from timewarp.flow.chart import InternalChart
+from timewarp.flow.foresight import SETTINGS, Beads, Foresight, foreseen
 from timewarp.flow.ring_growth import AT_ONCE, RingStep
+from timewarp.flow.tokens import own_energy
 from timewarp.forcefield import GeneralizedBorn
 from timewarp.state import Molecule
 
 ANGLES = 36  # of a curve, equally spaced from -pi
 TEMPER = 3.0  # kT: from here on a clash counts by its logarithm, since the stiff coordinates give way
 CLOSEST = 0.08**2  # nm^2, of two atoms: closer is no worse
-CHANNELS = 2
+PAIRS = 2  # curves of the pairs of a torsion's own group
+CHANNELS = PAIRS + 2
 OPTIONS = {"cpp.dynamic_threads": True}
 
 
@@ -77,7 +81,8 @@ class Growth:
         stiff = torch.zeros(1, chart.stiffs, dtype=chart.dtype)
         still = chart.to("cpu") if chart.root.is_cuda else chart
         frame = still.inverse(angles, stiff)[0][0].double()[order]
-        pairs = pair_tables(molecule, order, units.kT(temperature))
+        kT = units.kT(temperature)
+        pairs, ones = pair_tables(molecule, order, kT), torch.ones(molecule.atoms, dtype=torch.float64)
         owner = _owners(still)
         self.base = (owner < 0).nonzero()[:, 0]
         self.energies = _compiled(chart.dtype) if compiled else _energies
@@ -93,12 +98,24 @@ class Growth:
             group, standing = (owner == number).nonzero()[:, 0], (owner < number).nonzero()[:, 0]
             return RingStep.of(still, rings[place], group, standing, frame, axes, pairs, grid)
 
-        self.steps = [step(number, place) for number, place in enumerate(still.place_of_torsion.tolist())]
+        places = still.place_of_torsion.tolist()
+        self.steps = [step(number, place) for number, place in enumerate(places)]
+        settings, self.settings = _settings(molecule, still, kT)
+        born = molecule.forcefield.born
+        beads = Beads.of(molecule, order, ones if born is None else born_radii(born, molecule.reference))
+        self.foresights: list[Foresight | None] = [None] * len(places)
+        for number, place in enumerate(places):
+            if place not in rings:
+                axes = _axes(settings, still.refs[place])
+                moved = still.below[1][place].cpu() > 0
+                found = foreseen(number, owner, moved, axes, settings, self.settings[:, number], beads, molecule, kT)
+                self.foresights[number] = found and found.to(chart.dtype)
 
     def to(self, device: torch.device | str) -> Growth:
         """The same with its tensors on a device."""
         new = copy.copy(self)
         new.steps = [step.to(device) for step in self.steps]
+        new.foresights = [sight and sight.to(device) for sight in self.foresights]
         for name in ("base", "start", "cosine", "sine"):
             setattr(new, name, getattr(self, name).to(device))
         return new
@@ -111,12 +128,21 @@ class Growth:
         """Positions in placement order, of which those that no torsion moves are right."""
         return self.start.expand(batch, -1, -1).clone()
 
-    def curve(self, number: int, placed: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, "batch 2 angles"]:
-        """U/kT of a torsion's group with what stands, at `ANGLES` angles from -pi."""
-        step = self.steps[number]
-        if step.standing.numel() == 0:
-            return placed.new_zeros(len(placed), CHANNELS, ANGLES)
+    def curve(self, number: int, placed: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, "batch channels angles"]:
+        """U/kT of a torsion's group, and of what is to come, with what stands, at `ANGLES` angles from -pi."""
+        step, sight = self.steps[number], self.foresights[number]
         x, y, z, origin = _axes(placed, step.axis)
+        own = self._own(step, placed, (x, y, z, origin))
+        if sight is None:
+            return torch.cat([own, own.new_zeros(len(placed), CHANNELS - PAIRS, ANGLES)], 1)
+        apart = placed[:, sight.standing] - origin[:, None]
+        return torch.cat([own, sight.curve(apart, (x, y, z), self.energies, self.cosine, self.sine)], 1)
+
+    def _own(self, step: Step | RingStep, placed: Tensor, axes: Sequence[Tensor]) -> Tensor:
+        """The part of the group that the torsion places itself."""
+        if step.standing.numel() == 0:
+            return placed.new_zeros(len(placed), PAIRS, ANGLES)
+        x, y, z, origin = axes
         apart = placed[:, step.standing] - origin[:, None]
         if isinstance(step, RingStep):
             local = apart @ torch.stack([x, y, z], -1)
@@ -147,7 +173,7 @@ class Growth:
         group = group + along[..., None] * x[:, None] + across[..., None] * y[:, None]
         return placed.index_copy(1, step.group, group)
 
-    def curves(self, torsions: Float[Tensor, "batch torsions"]) -> Float[Tensor, "batch torsions 2 angles"]:
+    def curves(self, torsions: Float[Tensor, "batch torsions"]) -> Float[Tensor, "batch torsions channels angles"]:
         """The curve of each torsion, given those before it."""
         placed, found = self.begin(len(torsions)), []
         for number in range(len(self.steps)):
@@ -175,6 +201,19 @@ def _sums(square, *tables):
 def _tempered(clash):
     over = (clash - TEMPER).clamp_min(0.0)
     return torch.where(over > 0, TEMPER + TEMPER * torch.log1p(over / TEMPER), clash)
+
+
+def _settings(molecule, chart, kT) -> tuple[Tensor, Tensor]:
+    """(positions in placement order, torsions) of the few settings that `Foresight` averages over; always the same."""
+    weights = (-own_energy(molecule, chart, 2 * ANGLES) / kT).softmax(-1)
+    rng = torch.Generator().manual_seed(0)
+    if not len(weights):
+        angles = torch.zeros(SETTINGS, 0, dtype=torch.float64)
+    else:
+        angles = torch.multinomial(weights, SETTINGS, True, generator=rng).T * (pi / ANGLES) - pi
+    stiff = torch.zeros(SETTINGS, chart.stiffs, dtype=chart.dtype)
+    positions = chart.inverse(angles.to(chart.dtype), stiff)[0].double()
+    return positions[:, chart.tree.order.to(positions.device)], angles.double()
 
 
 def _named(dtype: torch.dtype) -> tuple[str, list[ModuleType]]:

@@ -21,7 +21,7 @@ from timewarp.flow.growth import Growth
 from timewarp.flow.pose import posed
 from timewarp.flow.stiff import Stiff, standard_normal
 from timewarp.flow.tokens import Tokens
-from timewarp.flow.torsion import Curves, TorsionNet
+from timewarp.flow.torsion import Curves, Stump, TorsionNet
 from timewarp.flow.velocity import Coordinates, VelocityCouplings
 from timewarp.flow.warmth import AS_TRAINED, Warmth
 from timewarp.state import Positions, State
@@ -209,21 +209,24 @@ class InternalProposal:
         positions, velocities, log_prob = (torch.cat(part) for part in zip(*parts, strict=True))
         return State(positions, velocities), log_prob
 
-    def torsions(self, count: int, rng: torch.Generator) -> tuple[Tensor, Float[Tensor, " count"]]:
-        """(tau drawn from p, ln p(tau)), without the couplings."""
-        device = self.tokens.atoms.device
+    def torsions(
+        self, count: int, rng: torch.Generator, stump: Stump | None = None
+    ) -> tuple[Tensor, Float[Tensor, " count"]]:
+        """(tau drawn from p, ln p(tau)), without the couplings; on a stump, ln p of what it lacks given what it has."""
+        device, kept = self.tokens.atoms.device, stump.kept.shape[1] if stump else 0
 
         def numbers(*shape: int) -> Tensor:
             return torch.rand(shape, generator=rng, device=rng.device, dtype=self.chart.dtype).to(device)
 
         pick = numbers(count) if self.warmth.mixed else None
-        uniform = numbers(count, self.chart.torsions)
-        return self.flow.torsion.sample(self.tokens, self.atoms, uniform, self.growth, self.warmth, pick)
+        uniform = numbers(count, self.chart.torsions - kept)
+        flow = self.flow.torsion
+        return flow.sample(self.tokens, self.atoms, uniform, self.growth, self.warmth, pick, stump)
 
-    def torsion_log_prob(self, torsions: Float[Tensor, "batch torsions"]) -> Float[Tensor, " batch"]:
-        """ln p(tau), without the couplings."""
+    def torsion_log_prob(self, torsions: Float[Tensor, "batch torsions"], kept: int = 0) -> Float[Tensor, " batch"]:
+        """ln p(tau), without the couplings; of all but the first `kept`, given these."""
         curves = self.growth.curves(torsions) if self.growth else None
-        return self.flow.torsion.log_prob(self.tokens, self.atoms, torsions, curves, self.warmth)
+        return self.flow.torsion.log_prob(self.tokens, self.atoms, torsions, curves, self.warmth, kept)
 
     def _draw(self, count, rng):
         atoms, chart, device = self.atoms, self.chart, self.tokens.atoms.device

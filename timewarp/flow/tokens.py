@@ -96,7 +96,7 @@ class Tokens:
         )
         places = chart.place_of_torsion
         quads = torch.cat([places[:, None], chart.refs[places]], 1)
-        energy = _own_energy(molecule, chart, grid) / units.kT(temperature)
+        energy = own_energy(molecule, chart, grid) / units.kT(temperature)
         n = torch.arange(1, HARMONICS + 1)
         angle = torch.arange(grid) * (2 * pi / grid) - pi
         waves = torch.cat([torch.cos(n[:, None] * angle), torch.sin(n[:, None] * angle)]).double()
@@ -128,7 +128,8 @@ class Tokens:
         return Tokens(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
-def _own_energy(molecule, chart, grid):
+def own_energy(molecule: Molecule, chart: InternalChart, grid: int) -> Float[Tensor, "torsions grid"]:
+    """Energy in kJ/mol of each torsion's own periodic terms, at equally spaced angles from -pi."""
     rings = dict(zip(chart.puckers.phases.tolist(), chart.tree.rings, strict=True))
     at = torch.arange(grid) * (2 * pi / grid) - pi
     rows = []

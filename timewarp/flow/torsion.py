@@ -8,9 +8,10 @@ atoms that it places against those that stand (`Growth`): untrained, it is that 
 from __future__ import annotations
 
 from math import pi
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from timewarp.flow.circular import Circular
@@ -19,8 +20,17 @@ from timewarp.flow.growth import ANGLES, CHANNELS, Growth
 from timewarp.flow.tokens import FAR, HARMONICS, Tokens
 from timewarp.flow.warmth import AS_TRAINED, Warmth
 
-Curves = Float[Tensor, "*m batch torsions 2 angles"]
-SHARES = (0.5, 0.3)  # of the curves, untrained: what comes later and what gives way softens them
+Curves = Float[Tensor, "*m batch torsions channels angles"]
+
+
+class Stump(NamedTuple):
+    """The first torsions of some configurations, and which of these each draw grows on."""
+
+    kept: Float[Tensor, "some kept"]
+    rows: Int[Tensor, " batch"]
+
+
+SHARES = (0.5, 0.3, 0.0, 0.0)  # of the curves, untrained: what comes later and what gives way softens them
 
 
 class TorsionNet(nn.Module):
@@ -92,10 +102,12 @@ class TorsionNet(nn.Module):
         torsions: Float[Tensor, "*m batch torsions"],
         curves: Curves | None = None,
         warmth: Warmth = AS_TRAINED,
+        kept: int = 0,
     ) -> Tensor:
         """ln p(tau) of each configuration, [*m, batch], from the curves of its torsions (`Growth.curves`), or zeros.
 
-        At a temperature T of `warmth`, each conditional is that of the net to the power 1 / T.
+        At a temperature T of `warmth`, each conditional is that of the net to the power 1 / T. With some torsions
+        `kept` it is ln p of the others given these, the first.
         """
         if curves is None:
             curves = torsions.new_zeros(*torsions.shape, CHANNELS, ANGLES)
@@ -107,47 +119,56 @@ class TorsionNet(nn.Module):
         for block in self.blocks:
             x = block(x, bias)
         grid = self.grid(x, tokens.torsion_energy.unsqueeze(-3), curves)
-        return _mixed(warmth, grid, torsions, tokens.torsion_real.unsqueeze(-2))
+        real = tokens.torsion_real.unsqueeze(-2)[..., kept:]
+        return _mixed(warmth, grid[..., kept:, :], torsions[..., kept:], real)
 
     def sample(
         self,
         tokens: Tokens,
         atoms: Tensor,
-        uniform: Float[Tensor, "batch torsions"],
+        uniform: Float[Tensor, "batch drawn"],
         growth: Growth | None = None,
         warmth: Warmth = AS_TRAINED,
         pick: Float[Tensor, " batch"] | None = None,
+        stump: Stump | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(torsions, ln p) of one molecule, from uniform numbers in (0, 1); without `growth`, its curves count as 0.
 
-        `pick`, uniform too, chooses the temperature of each draw where there are several.
+        `pick`, uniform too, chooses the temperature of each draw where there are several. On a `stump` the torsions
+        that it lacks are drawn, and ln p is theirs given those that it has.
         """
         static, bias = self.context(tokens, atoms)
-        batch, count = uniform.shape
+        batch, count = len(uniform), len(static)
+        kept, rows = stump or (uniform.new_zeros(batch, 0), torch.arange(batch, device=uniform.device))
+        stands = kept.shape[1]
         temperature = warmth.picked(uniform.new_zeros(batch) if pick is None else pick)[:, None]
         past: list = [None] * len(self.blocks)
-        told = self.start.expand(batch, 1, -1)
-        placed = growth.begin(batch) if growth else uniform
-        curve = uniform.new_zeros(batch, CHANNELS, ANGLES)
-        angles, grids = [], []
+        told = self.start.expand(len(kept), 1, -1)
+        placed = growth.begin(len(kept)) if growth else kept.new_zeros(len(kept))
+        angles, grids = list(kept[rows].unbind(1)), []
         for t in range(count):
-            if growth:
-                curve = growth.curve(t, placed)
-            x = self.slots(static[t].expand(batch, 1, -1), told, curve[:, None])
+            if t == stands:
+                told, placed = told[rows], placed[rows]
+                past = [None if pair is None else tuple(part[rows] for part in pair) for pair in past]
+            curve = growth.curve(t, placed) if growth else placed.new_zeros(len(placed), CHANNELS, ANGLES)
+            x = self.slots(static[t].expand(len(told), 1, -1), told, curve[:, None])
             for b, block in enumerate(self.blocks):
                 assert isinstance(block, Block)
                 x, past[b] = block.step(x, bias[:, t : t + 1, : t + 1], past[b])
-            grid = self.grid(x[:, 0], tokens.torsion_energy[t], curve)
-            angle = Circular(grid / temperature).quantile(uniform[:, t])[0]
+            if t < stands:
+                angle = kept[:, t]
+            else:
+                grids.append(self.grid(x[:, 0], tokens.torsion_energy[t], curve))
+                angle = Circular(grids[-1] / temperature).quantile(uniform[:, t - stands])[0]
+                angles.append(angle)
             if growth:
                 placed = growth.place(t, placed, angle)
-            angles.append(angle)
-            grids.append(grid)
-            told = self.told(static[t].expand(batch, 1, -1), angle[:, None])
-        if not angles:
-            return uniform, uniform.new_zeros(batch)
+            told = self.told(static[t].expand(len(told), 1, -1), angle[:, None])
+        if not grids:
+            return torch.stack(angles, -1) if angles else uniform, uniform.new_zeros(batch)
         torsions = torch.stack(angles, -1)
-        return torsions, _mixed(warmth, torch.stack(grids, -2), torsions, tokens.torsion_real)
+        real = tokens.torsion_real[stands:]
+        return torsions, _mixed(warmth, torch.stack(grids, -2), torsions[:, stands:], real)
 
 
 def _mixed(warmth: Warmth, grid: Tensor, torsions: Tensor, real: Tensor) -> Tensor:

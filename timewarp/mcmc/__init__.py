@@ -24,6 +24,7 @@ from timewarp.mcmc.metropolis import Metropolis
 from timewarp.mcmc.mixture import Mixture
 from timewarp.mcmc.multiple import MultipleTry
 from timewarp.mcmc.propose import Propose
+from timewarp.mcmc.regrowth import Regrowth
 from timewarp.mcmc.repeat import Repeat
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Mixture",
     "MultipleTry",
     "Propose",
+    "Regrowth",
     "Repeat",
     "autocorrelation_time",
     "bulk_ess",

@@ -37,7 +37,6 @@ proposals are made.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -135,7 +134,7 @@ class Annealed:
             queue = self._filled(queue, rng)
             usual += self.cost * queue.energy_waiting.numel()
         if queue.log_net.isnan().any():
-            queue = replace(queue, log_net=self._of_present(queue.present, rng))
+            queue = replace(queue, log_net=self._of_present(queue.present, queue.kept, rng))
             usual += self.cost * len(queue.log_net)
         evaluations = counter.spent(usual)
         k, present = queue.next, queue.present
@@ -201,17 +200,18 @@ class Annealed:
 
     def _filled(self, queue: Queue, rng: torch.Generator) -> Queue:
         shape, state = queue.energy_waiting.shape, queue.waiting
-        parts = [self._proposed(size, rng) for size in _sizes(shape.numel(), max(1, CHUNK // self.particles))]
+        many = sizes(shape.numel(), max(1, CHUNK // self.particles))
+        parts = [self._weighed(self.proposal.draw(size, rng), rng) for size in many]
         positions, energy, log_net = (torch.cat(part) for part in zip(*parts, strict=True))
         waiting = State(positions.view_as(state.positions), state.velocities)
         unknown = torch.full_like(queue.log_net, torch.nan)
         return Queue(queue.present, unknown, waiting, energy.view(shape), log_net.view(shape), 0)
 
-    def _proposed(self, count: int, rng: torch.Generator) -> tuple[Positions, Tensor, Tensor]:
-        positions, energy, log_weight = self.forward(self.proposal.draw(count, rng), rng)
+    def _weighed(self, given: Given, rng: torch.Generator) -> tuple[Positions, Tensor, Tensor]:
+        positions, energy, log_weight = self.forward(given, rng)
         return positions, energy, -energy - log_weight
 
-    def _of_present(self, present: Chain, rng: torch.Generator) -> Float[Tensor, " chains"]:
+    def _of_present(self, present: Chain, kept: int, rng: torch.Generator) -> Float[Tensor, " chains"]:
         given, noise = self.proposal.given(present.state.positions)
         return -present.energy - self.backward(given, noise, rng)
 
@@ -221,7 +221,8 @@ def _normal(like: Tensor, count: int, rng: torch.Generator) -> Noise:
     return torch.randn(shape, generator=rng, dtype=like.dtype, device=rng.device).to(like.device)
 
 
-def _sizes(count: int, most: int) -> Iterable[int]:
+def sizes(count: int, most: int) -> list[int]:
+    """`count` in parts of at most so many."""
     return [min(most, count - start) for start in range(0, count, most)]
 
 

@@ -27,6 +27,7 @@ class Queue:
         energy_waiting: U/kT of the proposals.
         log_net_waiting: as `log_net`.
         next: the proposal to be tested next; the width when none is left.
+        kept: torsions that the proposals share with the present; 0 but in `Regrowth`.
     """
 
     present: Chain
@@ -35,6 +36,7 @@ class Queue:
     energy_waiting: Float[Tensor, "width chains"]
     log_net_waiting: Float[Tensor, "width chains"]
     next: int
+    kept: int = 0
 
     @property
     def state(self) -> State:
@@ -53,6 +55,7 @@ class Queue:
             "waiting.energy": self.energy_waiting,
             "waiting.log_net": self.log_net_waiting,
             "next": torch.tensor(self.next),
+            "kept": torch.tensor(self.kept),
         }
 
     @classmethod
@@ -65,6 +68,7 @@ class Queue:
             flat["waiting.energy"],
             flat["waiting.log_net"],
             int(flat["next"]),
+            int(flat["kept"]),
         )
 
 

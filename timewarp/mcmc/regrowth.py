@@ -1,0 +1,70 @@
+"""Regrowth: a part of the torsions stays, and the flow draws the others anew.
+
+A flow that draws one torsion after another gives q(tau_k+1 ... tau_n | tau_1 ... tau_k) at no further cost. What it got
+wrong of a state is then not paid for at once: a whole proposal from a state of weight W is taken up about once in W,
+but a state whose weight has come about in several places is left in several steps, of which each pays for one. It is
+the regrowth of configurational-bias Monte Carlo (Siepmann and Frenkel 1992), with a flow in place of trial angles.
+
+| symbol | variable |
+|---|---|
+| k, drawn anew for each block of proposals, whatever the state | kept |
+| W of `Annealed`, with q(tau_k+1 ... tau_n | tau_1 ... tau_k) in place of q(tau) | log_weight |
+
+The first k torsions are the same in a present and all that is proposed to it, so that within a block the chain is that
+of `Annealed` for the target given these torsions, which leaves the whole target invariant. Proposals are of no use
+once another kernel has moved the torsions that stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from timewarp.kernel import Regrowing
+from timewarp.mcmc.annealed import CHUNK, Annealed, sizes
+from timewarp.mcmc.chain import Chain
+from timewarp.mcmc.independence import Queue
+from timewarp.state import Positions, State
+
+
+@dataclass(frozen=True)
+class Regrowth(Annealed):
+    """Exact kernel for a `Regrowing` proposal of at least 2 torsions; each step tests one proposal in each chain.
+
+    The attributes are those of `Annealed`; `width` is also the number of steps for which the same torsions stay.
+    """
+
+    proposal: Regrowing
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.proposal.torsions < 2:
+            raise ValueError(
+                f"expected at least 2 torsions, some to stay and some to draw, got {self.proposal.torsions}"
+            )
+
+    def moved(self, queue: Queue, positions: Positions, energy: Float[Tensor, " chains"]) -> tuple[Queue, int]:
+        """The chains at positions that another kernel led to; a new block begins there."""
+        queue, spent = super().moved(queue, positions, energy)
+        return replace(queue, next=self.width), spent
+
+    def _filled(self, queue: Queue, rng: torch.Generator) -> Queue:
+        kept = int(torch.randint(1, self.proposal.torsions, (), generator=rng, device=rng.device))
+        shape, state = queue.energy_waiting.shape, queue.waiting
+        torsions = self.proposal.given(queue.present.state.positions, kept)[0].torsions
+        rows = torch.arange(shape.numel(), device=torsions.device) % len(torsions)
+        parts = [
+            self._weighed(self.proposal.regrown(torsions, kept, part, rng), rng)
+            for part in rows.split(sizes(shape.numel(), max(1, CHUNK // self.particles)))
+        ]
+        positions, energy, log_net = (torch.cat(part) for part in zip(*parts, strict=True))
+        waiting = State(positions.view_as(state.positions), state.velocities)
+        unknown = torch.full_like(queue.log_net, torch.nan)
+        return Queue(queue.present, unknown, waiting, energy.view(shape), log_net.view(shape), 0, kept)
+
+    def _of_present(self, present: Chain, kept: int, rng: torch.Generator) -> Float[Tensor, " chains"]:
+        given, noise = self.proposal.given(present.state.positions, kept)
+        return -present.energy - self.backward(given, noise, rng)
