@@ -233,4 +233,4 @@ def test_an_internal_flow_learns_a_molecule_from_its_energy_alone():
         optimizer.step()
     with torch.no_grad():
         after = log_ratio(*own_of(flow, 400), seeded(8), rise=30.0)[0].mean()
-    assert after > before + 5.0
+    assert after > before + 3.0
