@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from timewarp.kernel import Given, Placed, Regrowing, run
-from timewarp.mcmc import Annealed, Mixture, Propose, Regrowth, annealed, regrowth
+from timewarp.mcmc import Annealed, Mixture, Propose, Regrowth, annealed
 
 from .bent import nudge
 from .test_annealed import at
@@ -21,8 +21,7 @@ FLAT = ((0.0, 0.3, 1.2), (0.5, 0.1, 0.9), (-0.2, 0.2, 1.0))  # and of the propos
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     """Toys cost next to nothing a path."""
-    for module in (annealed, regrowth):
-        monkeypatch.setattr(module, "CHUNK", 100_000)
+    monkeypatch.setattr(annealed, "CHUNK", 100_000)
 
 
 def normal(e):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from timewarp.assemble.peptide import Peptide
+from timewarp.energy import Potential
 from timewarp.flow.factored import FactoredInternal
 from timewarp.flow.internal import InternalProposal
 from timewarp.kernel import Proposal, Regrowing
@@ -19,7 +22,9 @@ def regrowth_of(kernel: Any) -> Regrowth | None:
     """Moves that draw a part of the torsions, beside a kernel that draws them all; None where it cannot be parted."""
     if not isinstance(kernel, Annealed) or not isinstance(kernel.proposal, Regrowing) or kernel.proposal.torsions < 2:
         return None
-    return Regrowth(kernel.energy, kernel.proposal, kernel.stages, BLOCK, kernel.angle, kernel.particles)
+    return Regrowth(
+        kernel.energy, kernel.proposal, kernel.stages, BLOCK, kernel.angle, kernel.particles, kernel.threads
+    )
 
 
 def flow_kernel(peptide: Peptide, proposal: Proposal, stages: int, width: int, particles: int = 1) -> Any:
@@ -31,7 +36,10 @@ def flow_kernel(peptide: Peptide, proposal: Proposal, stages: int, width: int, p
         particles: draws of the stiff coordinates for each proposal, of which one is picked by weight.
     """
     if (stages or particles > 1) and isinstance(proposal, InternalProposal) and not proposal.channels:
-        return Annealed(peptide.potential, FactoredInternal(proposal), stages, width, particles=particles)
+        side_by_side = isinstance(peptide.potential, Potential) and peptide.potential.device.type == "cpu"
+        threads = torch.get_num_threads() if side_by_side else 1  # an OpenMM Context serves one at a time
+        factored = FactoredInternal(proposal)
+        return Annealed(peptide.potential, factored, stages, width, particles=particles, threads=threads)
     if proposal.memoryless:
         return Independence(peptide.potential, proposal, width)
     # frames of side-by-side chains share one clock, so that each step has to test one proposal a chain

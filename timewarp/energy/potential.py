@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +16,9 @@ from timewarp.energy.tables import tables
 from timewarp.state import Molecule, Positions
 
 WIDEST = 272  # configurations of a chunk on a CPU: rows of twice this length get into each other's way in the cache
+
+
+_COUNTING = threading.Lock()  # it may be asked by several threads
 
 
 class Potential:
@@ -71,7 +76,8 @@ class Potential:
         if positions.shape[-2:] != (self.atoms, 3):
             raise ValueError(f"expected positions [..., {self.atoms}, 3] in nm, got {tuple(positions.shape)}")
         flat = positions.detach().reshape(-1, self.atoms, 3).to(self.dtype)
-        self.evaluations += len(flat)
+        with _COUNTING:
+            self.evaluations += len(flat)
         results = [self._chunk(part, gradient) for part in flat.split(self._split(len(flat)))]
         energy = results[0][0] if len(results) == 1 else torch.cat([e for e, _ in results])
         if not gradient:

@@ -7,6 +7,7 @@ molecule.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,6 +26,9 @@ class Evaluated(NamedTuple):
     energy: Float[Tensor, " batch"]
     log_det: Float[Tensor, " batch"]
     gradient: Float[Tensor, "batch stiffs"]
+
+
+_COUNTING = threading.Lock()  # draws may be made side by side
 
 
 class Response:
@@ -66,6 +70,10 @@ class Response:
             z = z - self.damping * g.nan_to_num(0.0, 0.0, 0.0).clamp(-self.cap, self.cap)
         return z
 
+    def _count(self, evaluations: int) -> None:
+        with _COUNTING:
+            self.asked += evaluations
+
     def slope(self, torsions, stiff) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch stiffs"]]:
         """(U/kT + ln |d(tau, z)/dx|, its gradient with respect to z): minus the log density of the chart."""
         found = self.evaluate(torsions, stiff)
@@ -74,14 +82,14 @@ class Response:
     @torch.no_grad()
     def value(self, torsions, stiff) -> Float[Tensor, " batch"]:
         """U/kT + ln |d(tau, z)/dx|, without its gradient."""
-        self.asked += len(torsions)
+        self._count(len(torsions))
         positions, log_det = self.chart.inverse(torsions, stiff)
         return self.energy(positions) + log_det
 
     @torch.no_grad()
     def evaluate(self, torsions: Float[Tensor, "batch torsions"], stiff: Float[Tensor, "batch stiffs"]) -> Evaluated:
         """Positions, energy, volume and slope at once, for one gradient of the energy."""
-        self.asked += len(torsions)
+        self._count(len(torsions))
         internal = self.chart.join(torsions, stiff)
         positions = self.chart.cartesian(internal)
         with torch.enable_grad():

@@ -37,6 +37,8 @@ proposals are made.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -70,6 +72,7 @@ class Annealed:
         width: proposals drawn at once, for each chain.
         angle: theta of the transitions, 0 < theta <= pi/2.
         particles: M, paths at the same torsions.
+        threads: that draw proposals side by side; the chains are the same with any number.
     """
 
     energy: Energy
@@ -78,15 +81,16 @@ class Annealed:
     width: int = 128
     angle: float = 0.3 * math.pi
     particles: int = 1
+    threads: int = 1
 
     exact: ClassVar[bool] = True
     max_tests: ClassVar[int] = 1
 
     def __post_init__(self):
-        if self.stages < 0 or self.width < 1 or not 0 < self.angle <= math.pi / 2 or self.particles < 1:
+        if self.stages < 0 or not 0 < self.angle <= math.pi / 2 or min(self.width, self.particles, self.threads) < 1:
             raise ValueError(
-                "expected stages >= 0, a width of at least 1 proposal, 0 < angle <= pi/2 and at least 1 particle, got "
-                f"{self.stages}, {self.width}, {self.angle}, {self.particles}"
+                "expected stages >= 0, a width of at least 1 proposal, 0 < angle <= pi/2, at least 1 particle and 1 "
+                f"thread, got {self.stages}, {self.width}, {self.angle}, {self.particles}, {self.threads}"
             )
 
     @property
@@ -199,13 +203,36 @@ class Annealed:
         return residual
 
     def _filled(self, queue: Queue, rng: torch.Generator) -> Queue:
+        def drawn(rows: Tensor, own: torch.Generator) -> Given:
+            return self.proposal.draw(len(rows), own)
+
+        return self._waiting(queue, drawn, rng)
+
+    def _waiting(
+        self, queue: Queue, drawn: Callable[[Tensor, torch.Generator], Given], rng: torch.Generator, kept: int = 0
+    ) -> Queue:
+        """The queue with proposals; `drawn` makes those of some rows, [width * chains], with numbers of their own.
+
+        The rows are parted without a look at the threads, so that these change no number.
+        """
         shape, state = queue.energy_waiting.shape, queue.waiting
-        many = sizes(shape.numel(), max(1, CHUNK // self.particles))
-        parts = [self._weighed(self.proposal.draw(size, rng), rng) for size in many]
-        positions, energy, log_net = (torch.cat(part) for part in zip(*parts, strict=True))
+        parts = torch.arange(shape.numel()).split(max(1, CHUNK // self.particles))
+        seeds = torch.randint(2**62, (len(parts),), generator=rng, device=rng.device).tolist()
+
+        @torch.no_grad()
+        def made(rows: Tensor, seed: int) -> tuple[Positions, Tensor, Tensor]:
+            own = torch.Generator(rng.device).manual_seed(seed)
+            return self._weighed(drawn(rows, own), own)
+
+        if self.threads > 1 and len(parts) > 1:
+            with ThreadPoolExecutor(min(self.threads, len(parts))) as pool:
+                found = list(pool.map(made, parts, seeds))
+        else:
+            found = [made(*part) for part in zip(parts, seeds, strict=True)]
+        positions, energy, log_net = (torch.cat(part) for part in zip(*found, strict=True))
         waiting = State(positions.view_as(state.positions), state.velocities)
         unknown = torch.full_like(queue.log_net, torch.nan)
-        return Queue(queue.present, unknown, waiting, energy.view(shape), log_net.view(shape), 0)
+        return Queue(queue.present, unknown, waiting, energy.view(shape), log_net.view(shape), 0, kept)
 
     def _weighed(self, given: Given, rng: torch.Generator) -> tuple[Positions, Tensor, Tensor]:
         positions, energy, log_weight = self.forward(given, rng)
@@ -219,11 +246,6 @@ class Annealed:
 def _normal(like: Tensor, count: int, rng: torch.Generator) -> Noise:
     shape = (len(like), count)
     return torch.randn(shape, generator=rng, dtype=like.dtype, device=rng.device).to(like.device)
-
-
-def sizes(count: int, most: int) -> list[int]:
-    """`count` in parts of at most so many."""
-    return [min(most, count - start) for start in range(0, count, most)]
 
 
 def _repeated(given: Given, count: int) -> Given:

@@ -23,11 +23,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timewarp.kernel import Regrowing
-from timewarp.mcmc.annealed import CHUNK, Annealed, sizes
+from timewarp.kernel import Given, Regrowing
+from timewarp.mcmc.annealed import Annealed
 from timewarp.mcmc.chain import Chain
 from timewarp.mcmc.independence import Queue
-from timewarp.state import Positions, State
+from timewarp.state import Positions
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,12 @@ class Regrowth(Annealed):
 
     def _filled(self, queue: Queue, rng: torch.Generator) -> Queue:
         kept = int(torch.randint(1, self.proposal.torsions, (), generator=rng, device=rng.device))
-        shape, state = queue.energy_waiting.shape, queue.waiting
         torsions = self.proposal.given(queue.present.state.positions, kept)[0].torsions
-        rows = torch.arange(shape.numel(), device=torsions.device) % len(torsions)
-        parts = [
-            self._weighed(self.proposal.regrown(torsions, kept, part, rng), rng)
-            for part in rows.split(sizes(shape.numel(), max(1, CHUNK // self.particles)))
-        ]
-        positions, energy, log_net = (torch.cat(part) for part in zip(*parts, strict=True))
-        waiting = State(positions.view_as(state.positions), state.velocities)
-        unknown = torch.full_like(queue.log_net, torch.nan)
-        return Queue(queue.present, unknown, waiting, energy.view(shape), log_net.view(shape), 0, kept)
+
+        def drawn(rows: Tensor, own: torch.Generator) -> Given:
+            return self.proposal.regrown(torsions, kept, rows.to(torsions.device) % len(torsions), own)
+
+        return self._waiting(queue, drawn, rng, kept)
 
     def _of_present(self, present: Chain, kept: int, rng: torch.Generator) -> Float[Tensor, " chains"]:
         given, noise = self.proposal.given(present.state.positions, kept)
