@@ -18,6 +18,7 @@ from timewarp.assemble.frames import Frames, Minibatch
 from timewarp.assemble.generate import Recipe, Shard, generate, seed_of
 from timewarp.energy import Potential
 from timewarp.flow.chart import InternalChart
+from timewarp.flow.growth import CHANNELS
 from timewarp.md.export import export
 from timewarp.md.system import prepare_sequence
 from timewarp.settings import SettingsError
@@ -246,7 +247,7 @@ def test_frames_are_drawn_padded(shards):
     assert (batch.count, batch.free.shape) == (4, (2, 6))
     assert torsions.shape == (2, 6, max(f.torsions.shape[1] for f in pool))
     assert noise.shape == (2, 6, 20, 3)
-    assert curves.shape == (*torsions.shape, 2, 36)
+    assert curves.shape == (*torsions.shape, CHANNELS, 36)
     assert batch.tokens.real.sum(1).sort().values.tolist() == [17, 20]
     for k in range(2):
         own = next(f for f in pool if len(f.tokens.real) == batch.tokens.real[k].sum())

@@ -128,7 +128,7 @@ class Growth:
         """Positions in placement order, of which those that no torsion moves are right."""
         return self.start.expand(batch, -1, -1).clone()
 
-    def curve(self, number: int, placed: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, "batch channels angles"]:
+    def curve(self, number: int, placed: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, "batch kinds angles"]:
         """U/kT of a torsion's group, and of what is to come, with what stands, at `ANGLES` angles from -pi."""
         step, sight = self.steps[number], self.foresights[number]
         x, y, z, origin = _axes(placed, step.axis)
@@ -173,7 +173,7 @@ class Growth:
         group = group + along[..., None] * x[:, None] + across[..., None] * y[:, None]
         return placed.index_copy(1, step.group, group)
 
-    def curves(self, torsions: Float[Tensor, "batch torsions"]) -> Float[Tensor, "batch torsions channels angles"]:
+    def curves(self, torsions: Float[Tensor, "batch torsions"]) -> Float[Tensor, "batch torsions kinds angles"]:
         """The curve of each torsion, given those before it."""
         placed, found = self.begin(len(torsions)), []
         for number in range(len(self.steps)):

@@ -20,7 +20,7 @@ from timewarp.flow.growth import ANGLES, CHANNELS, Growth
 from timewarp.flow.tokens import FAR, HARMONICS, Tokens
 from timewarp.flow.warmth import AS_TRAINED, Warmth
 
-Curves = Float[Tensor, "*m batch torsions channels angles"]
+Curves = Float[Tensor, "*m batch torsions kinds angles"]
 
 
 class Stump(NamedTuple):
