@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,23 +28,39 @@ def regrowth_of(kernel: Any) -> Regrowth | None:
     )
 
 
-def flow_kernel(peptide: Peptide, proposal: Proposal, stages: int, width: int, particles: int = 1) -> Any:
+def flow_kernel(
+    peptide: Peptide, proposal: Proposal, stages: int, width: int, particles: int = 1, threads: int = 1
+) -> Any:
     """The exact kernel for a proposal, one test a step.
 
     Args:
         stages: by which a proposal relaxes; with the law of the stiff coordinates they seldom pay.
         width: proposals drawn at once, for each chain.
         particles: draws of the stiff coordinates for each proposal, of which one is picked by weight.
+        threads: that draw proposals side by side, where the energy can be asked by several.
     """
     if (stages or particles > 1) and isinstance(proposal, InternalProposal) and not proposal.channels:
-        side_by_side = isinstance(peptide.potential, Potential) and peptide.potential.device.type == "cpu"
-        threads = torch.get_num_threads() if side_by_side else 1  # an OpenMM Context serves one at a time
-        factored = FactoredInternal(proposal)
-        return Annealed(peptide.potential, factored, stages, width, particles=particles, threads=threads)
+        alone = not isinstance(peptide.potential, Potential)  # an OpenMM Context serves one at a time
+        how = {"particles": particles, "threads": 1 if alone else threads}
+        return Annealed(peptide.potential, FactoredInternal(proposal), stages, width, **how)
     if proposal.memoryless:
         return Independence(peptide.potential, proposal, width)
     # frames of side-by-side chains share one clock, so that each step has to test one proposal a chain
     return Metropolis(peptide.potential, proposal, 1)
+
+
+@contextmanager
+def undivided() -> Iterator[int]:
+    """Within it each operation of torch runs on one core; yields the cores that operations had, for proposals to use.
+
+    Operations on so little are slower on two cores than on one.
+    """
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield cores
+    finally:
+        torch.set_num_threads(cores)
 
 
 def parted(weights: Sequence[float]) -> tuple[float, ...]:

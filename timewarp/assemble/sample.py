@@ -19,7 +19,7 @@ from timewarp.assemble.exploration import Exploration
 from timewarp.assemble.flows import bound, load_flow
 from timewarp.assemble.fusing import fused
 from timewarp.assemble.judging import judge
-from timewarp.assemble.kernels import flow_kernel, parted, regrowth_of
+from timewarp.assemble.kernels import flow_kernel, parted, regrowth_of, undivided
 from timewarp.assemble.peptide import Peptide
 from timewarp.assemble.tally import FLOW, LOCAL, REGROWTH, TORSIONS, Tally
 from timewarp.assemble.verifying import said, verification, verified
@@ -73,7 +73,7 @@ def chains_of(
     checkpoint = Checkpoint.load(path.with_suffix(""))
     load_flow(checkpoint)  # one that cannot be used is refused before anything is written
     identity = reporting.identity(settings, prepared, weights=checkpoint.fingerprint)
-    with RunDirectory.open(settings.out, identity, settings.resume) as directory:
+    with RunDirectory.open(settings.out, identity, settings.resume) as directory, undivided() as cores:
         saved = directory.saved
         progress(0.0, "checking the energy against OpenMM")
         energy, molecule, notices = energy_of(prepared, settings.temperature, device=device)
@@ -93,16 +93,19 @@ def chains_of(
         if not saved:
             reporting.begin(directory, prepared, settings.chains)
         if isinstance(settings, SampleSettings) and minutes and not saved:
+            torch.set_num_threads(cores)
             adapted, learned = adapted_to(
                 peptide, prepared, checkpoint, str(settings.checkpoint), minutes, settings.seed,
                 progress, stop, settings.anneal,
             )  # fmt: skip
+            torch.set_num_threads(1)
             learned.save(frozen)
             starts = adapted.thermal.positions
         if minutes:
             checkpoint = Checkpoint.load(frozen)  # what samples is what the file holds
         proposal = bound(load_flow(checkpoint), peptide)
-        kernel, names = _kernel(settings, peptide, proposal)
+        threads = 1 if device == "cuda" else cores
+        kernel, names = _kernel(settings, peptide, proposal, threads)
         rng = torch.Generator().manual_seed(settings.seed)
         verify = isinstance(settings, SampleSettings) and settings.verify
         if saved:
@@ -152,13 +155,13 @@ def _adaptation(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"adapted_minutes": facts["minutes"], "adaptation": facts}
 
 
-def _kernel(settings, peptide: Peptide, proposal: Proposal) -> tuple[Any, tuple[str, ...]]:
+def _kernel(settings, peptide: Peptide, proposal: Proposal, threads: int) -> tuple[Any, tuple[str, ...]]:
     """The kernel of the run and, in its order, the names of the moves that it mixes."""
     energy = peptide.potential
     if isinstance(settings, ExploreSettings):
         rise = settings.rise / units.kT(settings.temperature)
         return Explore(energy, proposal, rise, peptide.same_hand), (FLOW,)
-    flow = flow_kernel(peptide, proposal, settings.anneal, settings.width, settings.particles)
+    flow = flow_kernel(peptide, proposal, settings.anneal, settings.width, settings.particles, threads)
     heavy = peptide.molecule.masses.float().clamp_min(HYDROGEN)
     local = Repeat(Hamiltonian(energy, heavy, LEAPFROG, steps=10), MOVES)
     if not peptide.chart.torsions:

@@ -225,7 +225,7 @@ class Annealed:
             return self._weighed(drawn(rows, own), own)
 
         if self.threads > 1 and len(parts) > 1:
-            with ThreadPoolExecutor(min(self.threads, len(parts))) as pool:
+            with ThreadPoolExecutor(min(self.threads, len(parts)), initializer=_alone) as pool:
                 found = list(pool.map(made, parts, seeds))
         else:
             found = [made(*part) for part in zip(parts, seeds, strict=True)]
@@ -246,6 +246,11 @@ class Annealed:
 def _normal(like: Tensor, count: int, rng: torch.Generator) -> Noise:
     shape = (len(like), count)
     return torch.randn(shape, generator=rng, dtype=like.dtype, device=rng.device).to(like.device)
+
+
+def _alone() -> None:
+    """A thread that draws has one core."""
+    torch.set_num_threads(1)
 
 
 def _repeated(given: Given, count: int) -> Given:
