@@ -9,6 +9,7 @@ from timewarp.assemble.speedup.ranking import ranked
 from timewarp.assemble.speedup.record import Record
 from timewarp.assemble.speedup.table import table
 from timewarp.assemble.speedup.target import Sides, crossings
+from timewarp.units import kT
 
 from . import toy
 
@@ -76,6 +77,29 @@ def test_wrong_populations_fail_though_all_else_is_right():
     row, _ = judge(toy.target(share=0.2), state)
     assert [reason.split()[0] for reason in row["gates"]] == ["population"]
     assert row["population_gap"] > 10
+
+
+def test_free_energies_of_basins_are_those_of_the_chains_and_of_the_reference():
+    """F = -kT ln of the ratio of populations; errors cover the gap of the same law, and not that of another."""
+    state = toy.jumps(np.random.default_rng(2), 4, 4000, 0.06, 0.14)  # 0.3 in the second conformer
+    same, other = (judged(toy.records(np.random.default_rng(3), state), toy.target(share), 310.0)[0]
+                   for share in (0.3, 0.4))  # fmt: skip
+    kept = state[:, 400:]
+    (part,), (off,) = same["free_energies"], other["free_energies"]
+    assert part["free_energy"] == pytest.approx(kT(310.0) * np.log((1 - kept.mean()) / kept.mean()), abs=1e-6)
+    assert part["reference"] == pytest.approx(kT(310.0) * np.log(0.7 / 0.3), abs=0.15)
+    effective = kept.size * (1 - 0.8) / (1 + 0.8)
+    assert part["error"] == pytest.approx(kT(310.0) / np.sqrt(0.3 * 0.7 * effective), rel=0.25)
+    error = np.hypot(part["error"], part["reference_error"])
+    assert abs(part["free_energy"] - part["reference"]) < 3 * error < abs(off["free_energy"] - off["reference"])
+    head = {"peptide": "AA", "atoms": 23, "machine": "abacus", "load": 1.0, "budget": 10.0, "method": "sample"}
+    assert "free energies of 1 basins by sample, 1 peptides: 1 within" in table(ranked([head | same]))
+    assert "free energies" not in table(ranked([head | other]))  # its population fails the gate
+
+
+def test_a_basin_without_frames_has_no_free_energy(target):
+    row, _ = judge(target, np.zeros((4, 800), dtype=int))
+    assert [part["free_energy"] for part in row["free_energies"]] == [None]
 
 
 def test_a_biased_method_is_judged_by_the_states_that_it_finds(target):

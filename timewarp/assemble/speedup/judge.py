@@ -16,6 +16,7 @@ from jaxtyping import Float
 from timewarp.analysis.convergence import verdict
 from timewarp.analysis.ensemble import Ensemble
 from timewarp.assemble.speedup.bound import most_effective_samples
+from timewarp.assemble.speedup.free_energies import free_energies
 from timewarp.assemble.speedup.gates import complaints, farthest, missed
 from timewarp.assemble.speedup.record import Record
 from timewarp.assemble.speedup.target import Target, crossings
@@ -39,7 +40,8 @@ def judged(
     Returns:
         the row: `ess` (None if `biased`), `seconds` (wall-clock, everything counted), `setup_seconds`,
         `ess_per_second`, `ess_per_second_sampling` (set-up not counted), `published_ess_per_second`, `gates` (what was
-        failed), `ess_bound` and `ess_bound_per_second` (at most), `missed_basins`, `states_seconds` (None if never);
+        failed), `ess_bound` and `ess_bound_per_second` (at most), `missed_basins`, `states_seconds` (None if never),
+        `free_energies` (of basins, against the reference);
         the curves: `autocorrelation` of the slowest coordinate and its `trace`, against wall-clock seconds.
     """
     seconds = max(record.end for record in records)
@@ -90,6 +92,7 @@ def judged(
         "verdict": held["verdict"],
         "gates": said,
         "population_gap": gap,
+        "free_energies": free_energies(words, target.shares, target.errors, temperature),
         "crossings": turns,
         "basin_crossings": entries,
         "ess_bound": most,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import hypot
 from statistics import median
 from typing import Any
 
@@ -11,6 +12,8 @@ from timewarp.assemble.speedup.methods import MD
 Row = Mapping[str, Any]
 HEAD = ("method", "ESS", "ESS/s", "sampling", "set-up s", "accepted", "R-hat", "states s", "published", "speed-up",
         "over paper")  # fmt: skip
+CALORIE = 4.184  # J
+WITHIN = 0.1 * CALORIE  # kJ/mol
 MEDIANS = {
     "speedup": "over the fastest MD",
     "speedup_paper": "over MD as published",
@@ -33,7 +36,7 @@ def table(rows: Sequence[Row], failed: Mapping[str, str] | None = None) -> str:
                 for k, (cell, width) in enumerate(zip(line, widths, strict=True))
             )
             lines.append(f"  {text}" + (f"  {'; '.join(row['gates'])}" if row and row["gates"] else ""))
-    lines += medians(rows)
+    lines += [*medians(rows), *gaps(rows)]
     if rows:
         lines.append(
             "ESS of the slowest observable; ESS/s: everything counted; sampling: set-up not counted; in brackets: a "
@@ -110,6 +113,26 @@ def medians(rows: Sequence[Row]) -> list[str]:
             text = middle(rows, method, name)
             if text and sum(row["method"] == method for row in rows) > 1:
                 lines.append(f"median speed-up of {method}: {text} {told}")
+    return lines
+
+
+def gaps(rows: Sequence[Row]) -> list[str]:
+    """Lines on how near each exact method that passed its gates has the free energies of basins to the reference."""
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method and not row["gates"] and row.get("free_energies")]
+        parts = [part for row in mine for part in row["free_energies"] if part["free_energy"] is not None]
+        if not parts:
+            continue
+        far = [abs(part["free_energy"] - part["reference"]) for part in parts]
+        errors = [hypot(part["error"], part["reference_error"]) for part in parts]
+        near = sum(gap <= max(WITHIN, error) for gap, error in zip(far, errors, strict=True))
+        sigmas = max((gap / error for gap, error in zip(far, errors, strict=True) if error), default=0.0)
+        lines.append(
+            f"free energies of {len(parts)} basins by {method}, {len(mine)} peptides: {near} within 0.1 kcal/mol of "
+            f"the reference or one standard error of both; median gap {median(far) / CALORIE:.3f} kcal/mol, error "
+            f"{median(errors) / CALORIE:.3f}, largest gap {sigmas:.1f} errors"
+        )
     return lines
 
 
