@@ -42,7 +42,9 @@ def free_energies(
     return rows
 
 
-def _between(here: Population | None, first: Population | None, temperature: float) -> tuple[float | None, float | None]:
+def _between(
+    here: Population | None, first: Population | None, temperature: float
+) -> tuple[float | None, float | None]:
     if here is None or first is None or here.error is None or first.error is None:
         return None, None
     return _difference(here.share, here.error, first.share, first.error, temperature)
