@@ -28,6 +28,33 @@ class Energy(Protocol):
 
 
 @runtime_checkable
+class Sloped(Energy, Protocol):
+    """An energy that knows its gradient without a trace of how it came about."""
+
+    def slope(self, positions: Positions) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch atoms 3"]]:
+        """(U/kT, its gradient in 1/nm)."""
+        ...
+
+
+def slope(energy: Energy, positions: Positions) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch atoms 3"]]:
+    """(U/kT, its gradient in 1/nm), neither of which is differentiable.
+
+    Raises:
+        ValueError: if the energy has no gradient.
+    """
+    own = getattr(energy, "slope", None)  # of a `Sloped`, asked for often
+    if own is not None:
+        return own(positions)
+    with torch.enable_grad():
+        x = positions.detach().requires_grad_()
+        value = energy(x)
+        if not value.requires_grad:
+            raise ValueError("expected an energy that torch can differentiate, got one without a gradient")
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+    return value.detach(), gradient
+
+
+@runtime_checkable
 class Transition(Protocol):
     """p(x', v' | x) for a batch of x of shape [batch, atoms, 3]."""
 

@@ -21,7 +21,7 @@ from .toys import ks, seeded
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     """Toys cost next to nothing a path."""
-    monkeypatch.setattr(annealed, "CHUNK", 100_000)
+    monkeypatch.setattr(annealed, "side_by_side", lambda atoms: 100_000)
 
 
 def kernel(stages=3, width=5, kind=Annealed, energy=BENT):
@@ -335,7 +335,7 @@ def test_errors_say_what_to_do():
 
 
 def test_the_chains_are_the_same_with_any_number_of_threads(monkeypatch):
-    monkeypatch.setattr(annealed, "CHUNK", 30)
+    monkeypatch.setattr(annealed, "side_by_side", lambda atoms: 30)
     found = []
     for threads in (1, 2, 5):
         made = Annealed(BENT, Straight(BENT), 2, 9, particles=2, threads=threads)
@@ -354,7 +354,7 @@ def test_what_fails_in_a_thread_is_raised(monkeypatch):
         def draw(self, count, rng):
             raise FloatingPointError("broken")
 
-    monkeypatch.setattr(annealed, "CHUNK", 30)
+    monkeypatch.setattr(annealed, "side_by_side", lambda atoms: 30)
     made = Annealed(BENT, Broken(BENT), 0, 9, threads=2)
     with pytest.raises(FloatingPointError, match="broken"):
         made.step(made.init(at(BENT.draw(20, seeded(0)))), seeded(1))

@@ -21,7 +21,7 @@ FLAT = ((0.0, 0.3, 1.2), (0.5, 0.1, 0.9), (-0.2, 0.2, 1.0))  # and of the propos
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     """Toys cost next to nothing a path."""
-    monkeypatch.setattr(annealed, "CHUNK", 100_000)
+    monkeypatch.setattr(annealed, "side_by_side", lambda atoms: 100_000)
 
 
 def normal(e):

@@ -67,6 +67,13 @@ class Potential:
             return _Differentiable.apply(positions, self) / self.kT
         return self.kilojoules(positions)[0] / self.kT
 
+    @torch.no_grad()
+    def slope(self, positions: Positions) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch atoms 3"]]:
+        """(U/kT, its gradient in 1/nm), in the precision of the positions."""
+        energy, gradient = self.kilojoules(positions, gradient=True)
+        assert gradient is not None
+        return energy.to(positions.dtype) / self.kT, gradient.to(positions.dtype) / self.kT
+
     def kilojoules(self, positions: Positions, gradient: bool = False) -> tuple[Tensor, Tensor | None]:
         """U in kJ/mol and, if asked for, dU/dx in kJ/mol/nm, of each configuration.
 

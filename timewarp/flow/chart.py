@@ -23,9 +23,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from timewarp.flow import loops
 from timewarp.flow.geometry import angle, dihedral, distance, local, set_off, wrap
 from timewarp.flow.pucker import Puckers
-from timewarp.flow.torque import below, torques
+from timewarp.flow.torque import below, leads, torques
 from timewarp.flow.tree import Tree, tree
 from timewarp.state import Molecule, Positions
 
@@ -79,7 +80,7 @@ class InternalChart:
         position[self.tree.order] = torch.arange(n)
         self.back = position
         self.refs = torch.where(self.tree.rows >= 0, position[self.tree.rows.clamp_min(0)], -1)
-        self.below = below(self.refs).to(dtype)
+        self.below, self.leads = below(self.refs).to(dtype), leads(self.refs)
         self.prepared = self.internal(molecule.reference.double()[None])[0]
         self.puckers = Puckers.of(self.tree, molecule.reference, self.prepared)
         place, kind = self.stiff.nonzero().unbind(1)
@@ -179,6 +180,8 @@ class InternalChart:
 
     def cartesian(self, internal: Float[Tensor, "*batch atoms 3"]) -> Positions:
         """Positions in the chart's frame: root at the origin, second atom on x, third in the xy plane."""
+        if loops.apt(internal):
+            return loops.cartesian(internal, self.refs, self.tree.order)
         r, bend, turn = internal.unbind(-1)
         zero = torch.zeros_like(r[..., 0])
         second = torch.stack([r[..., 1], zero, zero], -1)
@@ -259,7 +262,10 @@ class InternalChart:
         Without meaning where an atom has no such coordinate.
         """
         order = self.tree.order
-        rate = torques(positions[..., order, :], gradient[..., order, :], self.refs, self.below)
+        if loops.apt(positions, gradient):
+            rate = loops.torques(positions, gradient, self.refs, self.leads, order)
+        else:
+            rate = torques(positions[..., order, :], gradient[..., order, :], self.refs, self.below)
         rate[..., 1:, 0] -= 2 / internal[..., 1:, 0]
         rate[..., 2:, 1] -= 1 / torch.tan(internal[..., 2:, 1])
         return self.puckers.rates(internal, rate)

@@ -8,7 +8,6 @@ molecule.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from timewarp.flow.chart import InternalChart
+from timewarp.kernel import Energy, slope
 from timewarp.state import Positions
 
 
@@ -48,7 +48,7 @@ class Response:
     def __init__(
         self,
         chart: InternalChart,
-        energy: Callable[[Positions], Tensor],
+        energy: Energy,
         steps: int = 2,
         damping: float = 0.8,
         cap: float = 1.5,
@@ -92,10 +92,7 @@ class Response:
         self._count(len(torsions))
         internal = self.chart.join(torsions, stiff)
         positions = self.chart.cartesian(internal)
-        with torch.enable_grad():
-            x = positions.detach().requires_grad_()
-            energy = self.energy(x)
-            (gradient,) = torch.autograd.grad(energy.sum(), x)
+        energy, gradient = slope(self.energy, positions)
         log_det = self.chart.log_whitening - self.chart.log_volume(internal)
         _, by_stiff = self.chart.slopes(internal, positions, gradient)
-        return Evaluated(positions, energy.detach(), log_det, by_stiff)
+        return Evaluated(positions, energy, log_det, by_stiff)

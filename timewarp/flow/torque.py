@@ -29,11 +29,17 @@ def below(refs: Int[Tensor, "atoms 3"]) -> Float[Tensor, "2 atoms atoms"]:
     for atom in reversed(range(1, len(refs))):
         moved[refs[atom, 0]] += moved[atom]
     led = moved.clone()
-    for atom in range(3, len(refs)):
-        first = refs[atom, 2]
-        if torch.equal(refs[first, :2], refs[atom, :2]):  # siblings follow the dihedral of the first of them
+    for atom, first in enumerate(leads(refs).tolist()):
+        if first >= 0:
             led[first] += moved[atom]
     return torch.stack([moved, led])
+
+
+def leads(refs: Int[Tensor, "atoms 3"]) -> Int[Tensor, " atoms"]:
+    """The first of its siblings, whose dihedral each atom follows; -1 for itself and where there is none."""
+    rows = refs.tolist()
+    first = [row[2] if k >= 3 and rows[row[2]][:2] == row[:2] else -1 for k, row in enumerate(rows)]
+    return torch.tensor(first)
 
 
 def torques(

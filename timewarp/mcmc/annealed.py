@@ -54,7 +54,8 @@ from timewarp.mcmc.independence import Queue
 from timewarp.mcmc.split import Noise, Point, Residual, turned
 from timewarp.state import Positions, State
 
-CHUNK = 512  # paths side by side
+FEWEST, MOST = 512, 2048  # paths side by side
+CACHED = 48_000  # atoms of them, as many as the cache holds
 LN_2PI = math.log(2 * math.pi)
 
 
@@ -216,7 +217,8 @@ class Annealed:
         The rows are parted without a look at the threads, so that these change no number.
         """
         shape, state = queue.energy_waiting.shape, queue.waiting
-        parts = torch.arange(shape.numel()).split(max(1, CHUNK // self.particles))
+        paths = side_by_side(state.positions.shape[-2])
+        parts = torch.arange(shape.numel()).split(max(1, paths // self.particles))
         seeds = torch.randint(2**62, (len(parts),), generator=rng, device=rng.device).tolist()
 
         @torch.no_grad()
@@ -241,6 +243,11 @@ class Annealed:
     def _of_present(self, present: Chain, kept: int, rng: torch.Generator) -> Float[Tensor, " chains"]:
         given, noise = self.proposal.given(present.state.positions)
         return -present.energy - self.backward(given, noise, rng)
+
+
+def side_by_side(atoms: int) -> int:
+    """Paths of a molecule of so many atoms that are drawn at once."""
+    return min(max(CACHED // atoms, FEWEST), MOST)
 
 
 def _normal(like: Tensor, count: int, rng: torch.Generator) -> Noise:

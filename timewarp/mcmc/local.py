@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timewarp.kernel import Energy
+from timewarp.kernel import Energy, slope
 from timewarp.mcmc import accept
 from timewarp.mcmc.chain import Chain, single_test
 from timewarp.state import Positions, State
@@ -139,13 +139,8 @@ class Hamiltonian:
         return size[:, None, None] / self.masses.to(x).sqrt()[:, None]
 
     def _slope(self, x: Positions) -> tuple[Float[Tensor, " chains"], Float[Tensor, "chains atoms 3"]]:
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            energy = self.energy(x)
-            if not energy.requires_grad:
-                raise ValueError("expected an energy that torch can differentiate, got one without a gradient")
-            (gradient,) = torch.autograd.grad(energy.sum(), x)
-        return energy.detach().double(), gradient
+        energy, gradient = slope(self.energy, x)
+        return energy.double(), gradient
 
 
 def langevin(energy: Energy, masses: Float[Tensor, " atoms"], step_size: float, friction: float) -> Hamiltonian:
