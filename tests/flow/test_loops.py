@@ -7,6 +7,7 @@ import torch
 
 from timewarp.flow import loops
 from timewarp.flow.torque import torques
+from timewarp.machine import apt
 
 from .molecules import chart_of
 
@@ -29,7 +30,7 @@ def by_torch(chart, internal):
 def test_positions_are_those_of_torch(sequence, dtype, close):
     chart = chart_of(sequence)
     internal = internals(chart, 2, 5, dtype=dtype)
-    assert loops.apt(internal)
+    assert apt(internal)
     assert (chart.cartesian(internal) - by_torch(chart, internal)).abs().max() < close
     assert chart.cartesian(internal[:, :0]).shape == (2, 0, chart.atoms, 3)
 
@@ -77,13 +78,13 @@ def test_one_that_is_not_finite_harms_no_other():
 
 def test_a_gradient_or_two_precisions_are_left_to_torch():
     x = torch.zeros(2, 5, 3)
-    assert loops.apt(x, x)
-    assert not loops.apt(x, x.double())
-    assert not loops.apt(x.half())
+    assert apt(x, x)
+    assert not apt(x, x.double())
+    assert not apt(x.half())
     x.requires_grad_()
-    assert not loops.apt(x)
+    assert not apt(x)
     with torch.no_grad():
-        assert loops.apt(x)
+        assert apt(x)
 
 
 def test_what_is_not_contiguous_is_read_right():

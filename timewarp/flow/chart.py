@@ -28,6 +28,7 @@ from timewarp.flow.geometry import angle, dihedral, distance, local, set_off, wr
 from timewarp.flow.pucker import Puckers
 from timewarp.flow.torque import below, leads, torques
 from timewarp.flow.tree import Tree, tree
+from timewarp.machine import apt
 from timewarp.state import Molecule, Positions
 
 SPACING = 1e-4  # nm and rad, of the differences of gradients
@@ -180,7 +181,7 @@ class InternalChart:
 
     def cartesian(self, internal: Float[Tensor, "*batch atoms 3"]) -> Positions:
         """Positions in the chart's frame: root at the origin, second atom on x, third in the xy plane."""
-        if loops.apt(internal):
+        if apt(internal):
             return loops.cartesian(internal, self.refs, self.tree.order)
         r, bend, turn = internal.unbind(-1)
         zero = torch.zeros_like(r[..., 0])
@@ -262,7 +263,7 @@ class InternalChart:
         Without meaning where an atom has no such coordinate.
         """
         order = self.tree.order
-        if loops.apt(positions, gradient):
+        if apt(positions, gradient):
             rate = loops.torques(positions, gradient, self.refs, self.leads, order)
         else:
             rate = torques(positions[..., order, :], gradient[..., order, :], self.refs, self.below)

@@ -4,7 +4,7 @@ What stiffens or softens the stiff coordinates as the torsions turn is the pairs
 it by as much as a bend resists. Their Hessian over positions is known in closed form, and changing an internal
 coordinate moves all atoms beyond it as a rigid body, about an axis that turns with the bodies before it (Noguti and
 Go 1983). The bonds, a hundred times stiffer, do not feel it, and are left out; the amplitude of a ring's pucker, which
-turns two bodies at once, has zeros.
+turns two bodies at once, has zeros. Without such rings, on a CPU, the same is summed by `moments`, which is faster.
 
 | symbol | variable |
 |---|---|
@@ -26,6 +26,8 @@ from timewarp import units
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.closing import Closing
 from timewarp.flow.growth import CLOSEST, pair_tables
+from timewarp.flow.moments import hessian, roots_of
+from timewarp.machine import apt
 from timewarp.state import Molecule, Positions
 
 ANGLE, DIHEDRAL = 1, 2
@@ -49,7 +51,7 @@ class Curvature:
         self.chart, dtype = chart, chart.dtype
         cpu = chart.to("cpu") if chart.root.is_cuda else chart
         tables = pair_tables(molecule, cpu.tree.order, units.kT(temperature))
-        self.sigma6, self.epsilon, self.charge, self.born, self.reach = (t.to(dtype) for t in tables)
+        self.tables = torch.stack(tables).to(dtype)
         places, kinds = cpu.stiff.nonzero().unbind(1)
         swung = (kinds == DIHEDRAL) & torch.isin(places, cpu.puckers.amplitudes)
         groups = kinds == ANGLE, (kinds == DIHEDRAL) & ~swung, swung
@@ -64,18 +66,27 @@ class Curvature:
         same = self.place[:, None] == self.place
         first = self.kind[:, None] >= self.kind  # of one atom the dihedral turns the axis of the bend
         self.before = torch.where(same, first, within & body[:, self.place]) & ~amplitude & ~amplitude[:, None]
+        self.refs = cpu.refs
+        self.roots = roots_of(cpu.leads, torch.stack([self.place, self.kind]))
+        # loops know one rigid body a coordinate, and none that is partly in another
+        shared = (self.body @ self.body.T > 0) & ~self.before & ~self.before.T
+        self.rigid = not self.rings and not bool(shared.any())
 
     def to(self, device: torch.device | str) -> Curvature:
         """The same with its tensors on a device."""
         new = object.__new__(Curvature)
         for name, value in vars(self).items():
-            setattr(new, name, tuple(v.to(device) for v in value) if isinstance(value, tuple) else value.to(device))
+            moved = tuple(v.to(device) for v in value) if isinstance(value, tuple) else value
+            setattr(new, name, value.to(device) if isinstance(value, Tensor | InternalChart) else moved)
         return new
 
     @torch.no_grad()
     def __call__(self, positions: Positions) -> Float[Tensor, "batch rows rows"]:
         """d2E/dq dq in kT, zeros where it is not finite."""
-        x = positions[:, self.chart.tree.order].to(self.sigma6.dtype)
+        x = positions[:, self.chart.tree.order].to(self.tables.dtype)
+        if self.rigid and apt(x):
+            rows = torch.stack([self.place, self.kind])
+            return hessian(x, self.tables, self.refs, rows, self.roots, self.before)
         parts = [self._of(part) for part in x.split(AT_ONCE)]
         return torch.cat(parts) if parts else x.new_zeros(0, len(self.rows), len(self.rows))
 
@@ -99,24 +110,25 @@ class Curvature:
     def _blocks(self, x: Float[Tensor, "batch 3 places"]) -> tuple[Tensor, Float[Tensor, "batch 3 places"]]:
         """(d2E/dx dx as [batch, 3 places, 3 places], component by component; dE/dx)."""
         batch, _, atoms = x.shape
+        sigma6, epsilon, charge, born, reach = self.tables
         apart = x[:, :, None, :] - x[:, :, :, None]
         r2 = apart.square().sum(1)
         diagonal = torch.arange(atoms, device=x.device)
         r2[:, diagonal, diagonal] = 1.0
         r2.clamp_min_(CLOSEST)
         w = 1 / r2
-        coulomb = self.charge * w.sqrt()
-        s6 = self.sigma6 * w * w * w
-        attraction = self.epsilon * s6
+        coulomb = charge * w.sqrt()
+        s6 = sigma6 * w * w * w
+        attraction = epsilon * s6
         repulsion = attraction * s6
         push = (6 * attraction - 12 * repulsion - coulomb) * w
         rise = (156 * repulsion - 42 * attraction + 2 * coulomb) * w
-        decay = torch.exp(r2 * (-0.25 / self.reach))
-        inner = 1 / (r2 + self.reach * decay)
-        screen = self.born * inner * inner.sqrt()
+        decay = torch.exp(r2 * (-0.25 / reach))
+        inner = 1 / (r2 + reach * decay)
+        screen = born * inner * inner.sqrt()
         slope = 1 - 0.25 * decay
         push += screen * slope
-        rise += screen * (slope + r2 * decay * (0.125 / self.reach) - 3 * r2 * inner * slope * slope)
+        rise += screen * (slope + r2 * decay * (0.125 / reach) - 3 * r2 * inner * slope * slope)
         bend = (rise - push) * w
         for table in (push, bend):
             table[:, diagonal, diagonal] = 0.0

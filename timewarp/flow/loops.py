@@ -7,32 +7,14 @@ hold no lock, so that threads run side by side, and give no gradient.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numba import njit
 from torch import Tensor
 
+from timewarp.machine import machine_code
+
 LEAST = 1e-12  # of a square that is divided by
-PRECISIONS = (torch.float32, torch.float64)
-# NaN and infinities stay what they are
-HOW: dict[str, Any] = {
-    "nogil": True,
-    "cache": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "reassoc", "arcp", "nsz"},
-}
-
-
-def apt(*tensors: Tensor) -> bool:
-    """Whether the loops take these: on a CPU, of one precision, and nobody asks for a gradient."""
-    first = tensors[0]
-    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return not wanted and first.dtype in PRECISIONS and all(t.is_cpu and t.dtype == first.dtype for t in tensors)
 
 
 def cartesian(
@@ -74,17 +56,7 @@ def torques(
     return found.view(shape)
 
 
-def _compiled(form: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Makes machine code for both precisions, so that nothing is compiled in the midst of a run; kept on disk."""
-    each = [form.format(x=f"{name}[:,:,::1]", i="int64[::1]", r="int64[:,::1]") for name in ("float32", "float64")]
-
-    def made(function: Callable[..., None]) -> Callable[..., None]:
-        return njit(each, **HOW)(inspect.unwrap(function))  # without what checks types around it, if something does
-
-    return made
-
-
-@_compiled("void({x}, {r}, {i}, {x})")
+@machine_code("3x", "2i", "1i", "3x")
 def _place(internal, refs, order, found):
     count, atoms, _ = internal.shape
     x = np.zeros((atoms, 3), dtype=internal.dtype)
@@ -112,7 +84,7 @@ def _place(internal, refs, order, found):
             found[b, order[k]] = x[k]
 
 
-@_compiled("void({x}, {x}, {r}, {i}, {i}, {x})")
+@machine_code("3x", "3x", "2i", "1i", "1i", "3x")
 def _turn(positions, gradient, refs, leads, order, found):
     count, atoms, _ = positions.shape
     x = np.empty((atoms, 3), dtype=positions.dtype)
