@@ -31,6 +31,7 @@ tr:last-child td { border-bottom: 0 }
 .words :is(th, td) { text-align: left } .numbers td { white-space: nowrap } td.off { color: #b1500d; font-weight: 600 }
 pre { font-size: .85rem; padding: 10px 12px }
 summary { cursor: pointer; font-weight: 600; margin: .6rem 0 }
+@media (max-width: 480px) { .numbers :is(th, td) { padding: 4px 4px; font-size: .84rem } }
 @media print { body { background: #fff } figure, .card { break-inside: avoid } }
 """
 
