@@ -126,6 +126,18 @@ def test_the_verdict_its_reasons_the_figures_and_the_command_are_in_words(tmp_pa
     assert "No verdict" in written(tmp_path, peptide, "AA", 1, 1, rng)
 
 
+def test_acceptance_is_told_move_by_move(tmp_path, peptide, rng):
+    pdb, paths, log = save_run(tmp_path, peptide, "AA", 2, 20, rng)
+    moves = {"flow": [1000, 815], "regrowth": [200, 50], "hamiltonian": [0, 0]}
+    words = Document(write_report({"by_kernel": moves}, pdb, paths, log)).words
+    at = words.index("flow, all torsions")
+    assert [word for word in words[at : at + 20] if word.strip()][:9] == [
+        *("flow, all torsions", "1,000", "81.5 %"),
+        *("flow, some torsions", "200", "25 %"),
+        *("Hamiltonian", "0", "unknown"),
+    ]
+
+
 def test_figures_are_marked_where_they_are_out_of_bounds(tmp_path, peptide, rng):
     report = {
         "chains": 4,

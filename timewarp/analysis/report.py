@@ -34,6 +34,12 @@ FACTS = (
     ("seconds", "time (s)"),
     ("ess_per_second", "ESS a second"),
 )
+MOVES = {
+    "flow": "flow, all torsions",
+    "regrowth": "flow, some torsions",
+    "torsions": "single torsions",
+    "hamiltonian": "Hamiltonian",
+}
 
 
 def write_report(
@@ -69,7 +75,7 @@ def write_report(
             f"<h1>{escape(name)}</h1>",
             _head(report, temperature),
             _caveats(report, ensemble, every),
-            section("Main figures", grid([_facts(report, ensemble, every), _diagnostics(report)])),
+            section("Main figures", grid([_facts(report, ensemble, every), _diagnostics(report), _moves(report)])),
             section("States", *states_panels(ensemble, temperature, ess, _biased(report))) if some else "",
             section("Exact populations", *upgraded_panels(report.get("upgraded"))),
             section(
@@ -149,6 +155,18 @@ def _diagnostics(report) -> str:
         f"ESS: effective sample size, {needed} are needed. R-hat: agreement of the chains, below {RHAT}.", True
     )
     return f"<div>{table(('observable', 'ESS', 'R-hat'), rows, off)}{note}</div>" if rows else ""
+
+
+def _moves(report) -> str:
+    """Each kind of move, how many were tested, and which share was accepted."""
+    counts = report.get("by_kernel")
+    if not isinstance(counts, dict) or not counts:
+        return ""
+    rows = [
+        (MOVES.get(name, name), _number(tested), _number(accepted / tested if tested else None, "acceptance"))
+        for name, (tested, accepted) in counts.items()
+    ]
+    return table(("move", "tested", "accepted"), rows)
 
 
 def _again(report) -> list[str]:
