@@ -83,12 +83,6 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "timewarp" / "reference"
 
 
-def path_of(identity: Mapping[str, Any], name: str) -> Path:
-    """Where the yardstick of this identity is kept."""
-    key = sha256(json.dumps({"format": FORMAT, **identity}, sort_keys=True).encode()).hexdigest()[:16]
-    return cache() / f"{name}-{key}.safetensors"
-
-
 def kept(identity: Mapping[str, Any], name: str, make: Callable[[], Yardstick]) -> Yardstick:
     """The yardstick of this identity, from the cache, or made and put there.
 
@@ -99,7 +93,8 @@ def kept(identity: Mapping[str, Any], name: str, make: Callable[[], Yardstick]) 
         name: of the peptide, for a person who looks into the cache.
         make: makes it.
     """
-    path = path_of(identity, name)
+    key = sha256(json.dumps({"format": FORMAT, **identity}, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache() / f"{name}-{key}.safetensors"
     if path.exists():
         try:
             return Yardstick.read(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from timewarp.assemble.md import md
 from timewarp.assemble.peptide import Peptide
 from timewarp.assemble.reference import reference_ensemble
 from timewarp.assemble.scores import distances
-from timewarp.assemble.yardstick import Yardstick, cache, kept, path_of
+from timewarp.assemble.yardstick import Yardstick, cache, kept
 from timewarp.dcd import Trajectory
 from timewarp.energy import Potential
 from timewarp.kernel import run
@@ -65,25 +65,16 @@ def yardstick(prepared: Prepared, temperature: float, recipe: Recipe, progress: 
     Raises:
         Stopped: if it was asked to stop meanwhile.
     """
-    make = _from_md if recipe.nanoseconds else _tempered
-    return kept(
-        _identity(prepared, temperature, recipe),
-        prepared.sequence,
-        lambda: make(prepared, temperature, recipe, progress, stop),
-    )
-
-
-def yardstick_path(prepared: Prepared, temperature: float, recipe: Recipe) -> Path:
-    """Where it is kept."""
-    return path_of(_identity(prepared, temperature, recipe), prepared.sequence)
-
-
-def _identity(prepared: Prepared, temperature: float, recipe: Recipe) -> dict[str, Any]:
     from timewarp.md.energy import fingerprint
 
     # the System of a D residue is that of its mirror image: the name tells them apart
     identity = {"peptide": prepared.sequence, "potential": fingerprint(prepared.system), "temperature": temperature}
-    return identity | {"recipe": asdict(recipe)}
+    make = _from_md if recipe.nanoseconds else _tempered
+    return kept(
+        identity | {"recipe": asdict(recipe)},
+        prepared.sequence,
+        lambda: make(prepared, temperature, recipe, progress, stop),
+    )
 
 
 def _tempered(prepared, temperature: float, recipe: Recipe, progress: Progress, stop: Stop) -> Yardstick:

@@ -11,7 +11,6 @@ from typing import Any
 
 from timewarp.assemble.speedup.job import REFERENCE, Job
 from timewarp.assemble.speedup.judge import judged
-from timewarp.assemble.speedup.kinetics import HASTENED
 from timewarp.assemble.speedup.methods import kind
 from timewarp.assemble.speedup.preparation import Named
 from timewarp.assemble.speedup.record import Record
@@ -61,7 +60,7 @@ def row_of(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The row of a method and its curves, from what its blocks left."""
     one = jobs[0]
-    row, curves = judged(records, target, one.temperature, kind(one.method) == "explore", HASTENED.get(one.method, 1.0))
+    row, curves = judged(records, target, one.temperature, biased=kind(one.method) == "explore")
     machines = sorted({record.facts.get("machine", "?") for record in records})
     head = {"peptide": name, "atoms": target.topology.n_atoms, "method": one.method}
     head |= {"residues": target.topology.n_residues, "seed": one.seed // 1000}

@@ -27,7 +27,7 @@ POINTS = 300  # of a curve that is kept for figures
 
 
 def judged(
-    records: Sequence[Record], target: Target, temperature: float, biased: bool = False, hastened: float = 1.0
+    records: Sequence[Record], target: Target, temperature: float, biased: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The row of a method, and curves of it.
 
@@ -36,14 +36,12 @@ def judged(
         target: of the peptide.
         temperature: K.
         biased: by design, so that only the states that it finds count.
-        hastened: how many times as fast as that of `Kinetics` its dynamics may be, if it is dynamics.
 
     Returns:
         the row: `ess` (None if `biased`), `seconds` (wall-clock, everything counted), `setup_seconds`,
         `ess_per_second`, `ess_per_second_sampling` (set-up not counted), `published_ess_per_second`, `gates` (what was
-        failed), `ess_bound` and `ess_bound_per_second` (at most; the less of `ess_bound_seen`, by the chains' own
-        crossings, and `ess_bound_kinetics`), `missed_basins`, `states_seconds` (None if never), `free_energies` (of
-        basins, against the reference);
+        failed), `ess_bound` and `ess_bound_per_second` (at most), `missed_basins`, `states_seconds` (None if never),
+        `free_energies` (of basins, against the reference);
         the curves: `autocorrelation` of the slowest coordinate and its `trace`, against wall-clock seconds.
     """
     seconds = max(record.end for record in records)
@@ -85,7 +83,6 @@ def judged(
     turns = sum(target.sides.crossings(part[..., 0]) for part in slow)
     entries = {name: sum(crossings(part, name) for part in found) for name in target.shares}
     most = at_most(target, turns, entries, estimates)
-    long = target.most(row["picoseconds"] * hastened) if "picoseconds" in row else None
     published = published_ess(chains[..., 0])
     return row | {
         "ess": held["ess"]["min"],
@@ -98,10 +95,8 @@ def judged(
         "free_energies": free_energies(words, target.shares, target.errors, temperature),
         "crossings": turns,
         "basin_crossings": entries,
-        "ess_bound": most if long is None else min(most, long),
-        "ess_bound_per_second": (most if long is None else min(most, long)) / seconds,
-        "ess_bound_seen": most,
-        "ess_bound_kinetics": long,
+        "ess_bound": most,
+        "ess_bound_per_second": most / seconds,
         "ess_per_second": held["ess"]["min"] / seconds,
         "ess_per_second_sampling": held["ess"]["min"] / (seconds - setup) if seconds > setup else None,
         "published_ess": published,

@@ -6,17 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timewarp.analysis.distances import thinned
 from timewarp.assemble.speedup.job import Job
-from timewarp.assemble.speedup.kinetics import REPLICAS, Kinetics
 from timewarp.assemble.speedup.record import Record
 from timewarp.assemble.speedup.target import Target
-from timewarp.assemble.yardsticks import COMPILED, Recipe, Stopped, yardstick, yardstick_path
-from timewarp.energy import Potential
+from timewarp.assemble.yardsticks import Recipe, Stopped, yardstick
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from timewarp.md.system import Prepared
 
 QUICK = Recipe(lag=5.0, starts=64)  # of a reference with few frames
@@ -61,7 +56,6 @@ def refer(job: Job) -> Record:
 
     prepared = prepare(job.pdb)
     yardstick(prepared, job.temperature, recipe(job.frames, job.patience), lambda *_: None, job.orphaned)
-    target_of(job)
     platform = fastest_platform(prepared, job.temperature)
     return Record.empty(0, len(prepared.positions), job.elapsed(), platform=platform)
 
@@ -74,23 +68,7 @@ def target_of(job: Job) -> Target:
 
     prepared, how = prepare(job.pdb), recipe(job.frames, job.patience)
     reference = yardstick(prepared, job.temperature, how, lambda *_: None, lambda: False)
-    target = Target.of(mdtraj.Topology.from_openmm(prepared.topology), reference, how.every)
-    if job.frames < COMPILED:
-        return target
-    path = yardstick_path(prepared, job.temperature, how)
-    path = path.with_name(f"{path.stem}-kinetics.json")
-    return replace(target, kinetics=Kinetics.kept(path, lambda: _kinetics(job, prepared, target, reference.positions)))
-
-
-def _kinetics(job: Job, prepared: Prepared, target: Target, positions: np.ndarray) -> Kinetics:
-    """Dynamics from frames of both halves of the reference."""
-    from timewarp.assemble.energy import energy_of
-
-    energy, molecule, _ = energy_of(prepared, job.temperature, compiled=True)
-    if not isinstance(energy, Potential):
-        raise ValueError("expected a force field that the batched potential knows, found another")
-    frames = thinned(positions.reshape(-1, *positions.shape[2:]), REPLICAS)
-    return Kinetics.of(molecule, energy, job.temperature, frames, target.words, job.patience)
+    return Target.of(mdtraj.Topology.from_openmm(prepared.topology), reference, how.every)
 
 
 __all__ = ["Named", "Stopped", "recipe", "refer", "target_of"]

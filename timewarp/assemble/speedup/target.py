@@ -13,7 +13,6 @@ from timewarp.analysis.basins import states
 from timewarp.analysis.ensemble import Ensemble
 from timewarp.analysis.features import tica_features
 from timewarp.analysis.tica import Tica
-from timewarp.assemble.speedup.kinetics import Kinetics
 from timewarp.assemble.yardstick import Yardstick
 
 if TYPE_CHECKING:
@@ -73,7 +72,6 @@ class Target:
         timescale: of the slowest coordinate of Langevin dynamics (2 fs, 1/ps), in ps. TICA can only find it too short,
             but for statistics; None where it found none.
         facts: of the reference.
-        kinetics: how fast dynamics leaves the basins; None where it was not looked at.
     """
 
     topology: Topology
@@ -83,7 +81,6 @@ class Target:
     sides: Sides
     timescale: float | None
     facts: Mapping[str, Any]
-    kinetics: Kinetics | None = None
 
     @classmethod
     def of(cls, topology: Topology, reference: Yardstick, every: float) -> Target:
@@ -109,13 +106,6 @@ class Target:
         """The smaller of the population of a basin and of the rest, as small as it may be within two errors."""
         smaller = min(self.shares[basin], 1 - self.shares[basin])
         return max(smaller - 2 * self.errors[basin], smaller / 4)
-
-    def most(self, picoseconds: float) -> float | None:
-        """The effective sample size of so much dynamics, at most; None where that was not looked at."""
-        names = [name for name, share in self.shares.items() if share < 1]
-        if self.kinetics is None or not names:
-            return None
-        return picoseconds * self.kinetics.most({name: self.safe_share(name) for name in names})
 
     def words(self, positions: Float[np.ndarray, "chains frames atoms 3"]) -> np.ndarray:
         """The basin of each configuration, [chains, frames]."""
