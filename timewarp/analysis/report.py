@@ -163,7 +163,7 @@ def _moves(report) -> str:
     if not isinstance(counts, dict) or not counts:
         return ""
     rows = [
-        (MOVES.get(name, name), _number(tested), _number(accepted / tested if tested else None, "acceptance"))
+        (MOVES.get(str(name), str(name)), _number(tested), _number(accepted / tested if tested else None, "acceptance"))
         for name, (tested, accepted) in counts.items()
     ]
     return table(("move", "tested", "accepted"), rows)
