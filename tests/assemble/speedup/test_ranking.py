@@ -42,6 +42,18 @@ def test_md_that_failed_a_gate_gives_a_lower_bound():
     assert ranked([paper, tuned])[0]["speedup"] == 0
 
 
+def test_what_long_md_would_be_worth_is_estimated_by_its_slowest_timescale():
+    """40 ps in 10 s at 200 ps: 0.01 a second, 1000 times less than 10; the row that failed counts as 0."""
+    md = [
+        toy.row(p, "md-tuned", gates=["R-hat 2.00"], picoseconds=40.0, timescale_ps=200.0) for p in ("AA", "GG", "VV")
+    ]
+    rows = [toy.row(), toy.row("GG", ess_per_second=20.0), toy.row("VV", gates=["R-hat 2.00"])]
+    said = "median speed-up of sample, MD estimated by its slowest timescale: 1e+03x of 3 over md-tuned"
+    assert said in table(ranked([*md, *rows]))
+    unknown = [row | {"timescale_ps": None} for row in md]
+    assert "slowest timescale" not in table(ranked([*unknown, *rows]))
+
+
 def test_without_md_there_is_no_speed_up():
     row = ranked([toy.row()])[0]
     assert row["speedup"] is None

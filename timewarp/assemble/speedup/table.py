@@ -36,7 +36,7 @@ def table(rows: Sequence[Row], failed: Mapping[str, str] | None = None) -> str:
                 for k, (cell, width) in enumerate(zip(line, widths, strict=True))
             )
             lines.append(f"  {text}" + (f"  {'; '.join(row['gates'])}" if row and row["gates"] else ""))
-    lines += [*medians(rows), *gaps(rows)]
+    lines += [*medians(rows), *estimates(rows), *gaps(rows)]
     if rows:
         lines.append(
             "ESS of the slowest observable; ESS/s: everything counted; sampling: set-up not counted; in brackets: a "
@@ -114,6 +114,34 @@ def medians(rows: Sequence[Row]) -> list[str]:
             if text and sum(row["method"] == method for row in rows) > 1:
                 lines.append(f"median speed-up of {method}: {text} {told}")
     return lines
+
+
+def estimates(rows: Sequence[Row]) -> list[str]:
+    """Lines with what the median speed-ups would be if MD were long enough; a method that failed a gate has 0.
+
+    MD's effective samples are then the picoseconds that it makes over twice the slowest timescale, as TICA finds it in
+    dynamics from frames of the reference: too short where a state is rare, and not without statistical error.
+    """
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows if not row["method"].startswith("md-")):
+        mine = {row["peptide"]: row for row in rows if row["method"] == method and row["ess_per_second"] is not None}
+        said = []
+        for md in (name for name in MD if any(row["method"] == name for row in rows)):
+            found = [
+                0.0 if mine[row["peptide"]]["gates"] else mine[row["peptide"]]["ess_per_second"] / rate
+                for row in rows
+                if row["method"] == md and row["peptide"] in mine and (rate := long_run(row))
+            ]
+            said += [f"{median(found):.3g}x of {len(found)} over {md}"] if len(found) > 1 else []
+        if said:
+            lines.append(f"median speed-up of {method}, MD estimated by its slowest timescale: {', '.join(said)}")
+    return lines
+
+
+def long_run(row: Row) -> float | None:
+    """ESS a second of MD by the slowest timescale; None where it is not known."""
+    timescale, made = row.get("timescale_ps"), row.get("picoseconds")
+    return made / (2 * timescale) / row["seconds"] if timescale and made else None
 
 
 def gaps(rows: Sequence[Row]) -> list[str]:
