@@ -45,6 +45,8 @@ class Curvature:
     Attributes:
         rows: which of the chart's stiff coordinates are bends, then which are dihedrals, the amplitudes of rings last:
             the order of the Hessian.
+        rigid: whether each coordinate turns one body, and none of two bodies is in part in the other: what `moments`
+            can sum.
     """
 
     def __init__(self, molecule: Molecule, chart: InternalChart, temperature: float):
@@ -97,15 +99,15 @@ class Curvature:
         for ring in self.rings:
             rates = ring.stretched(x, rates, self.chart)
         flat = rates.view(batch, len(self.rows), 3 * atoms)
-        hessian = flat @ blocks @ flat.mT
+        found = flat @ blocks @ flat.mT
         turned = rates @ force.mT[:, None]  # [., ., i, j] = sum_k v_i dE/dx_j
         torque = torch.stack([turned[..., i, j] - turned[..., j, i] for i, j in ((1, 2), (2, 0), (0, 1))], -1)
         along = axes @ torque.mT
-        hessian += torch.where(self.before, along, torch.where(self.before.T, along.mT, 0.0))
+        found += torch.where(self.before, along, torch.where(self.before.T, along.mT, 0.0))
         for ring in self.rings:
-            hessian += ring.closing(x, rates)
-        hessian[~hessian.isfinite().flatten(1).all(1)] = 0.0
-        return hessian
+            found += ring.closing(x, rates)
+        found[~found.isfinite().flatten(1).all(1)] = 0.0
+        return found
 
     def _blocks(self, x: Float[Tensor, "batch 3 places"]) -> tuple[Tensor, Float[Tensor, "batch 3 places"]]:
         """(d2E/dx dx as [batch, 3 places, 3 places], component by component; dE/dx)."""
