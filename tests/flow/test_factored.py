@@ -136,7 +136,7 @@ def test_what_is_regrown_keeps_the_first_torsions_of_its_row_and_is_found_again(
 
 @torch.no_grad()
 def test_chains_of_a_real_flow_are_the_same_with_any_number_of_threads(monkeypatch):
-    monkeypatch.setattr(annealed, "CHUNK", 16)
+    monkeypatch.setattr(annealed, "side_by_side", lambda atoms: 16)
     energy, found = Potential(molecule_of("AA"), 310.0, dtype=torch.float64), []
     for threads in (1, 4):
         factored = FactoredInternal(proposal())
