@@ -26,8 +26,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "state": {"units", "forcefield"},
     "kernel": {"units", "forcefield", "state"},
     "ahead": set(),
+    "machine": set(),
     # the parts, which do not know one another
-    "flow": BASE | {"ahead"},
+    "flow": BASE | {"ahead", "machine"},
     "energy": BASE | {"ahead"},
     "mcmc": BASE,
     "md": BASE | {"atomic", "snapshot"},
@@ -63,6 +64,7 @@ ONLY_IN = {
     "openmmtools": {"md"},
     "simtk": set(),
     "mdtraj": {"md", "analysis", "assemble", "bench"},
+    "numba": {"machine"},
     "typer": {"cli", "failure"},
     "rich": {"watch"},
     "matplotlib": {"analysis", "assemble", "bench"},
