@@ -103,10 +103,19 @@ def populations(
     for name, share, error, size, chains in rows:
         spread: float | None = 0.0 if name == rows[0][0] else None
         if spread is None and error is not None:
-            variance = (error / share) ** 2 + (rows[0][2] / rows[0][1]) ** 2 + 2 / min(size, rows[0][3])
-            spread = thermal * float(np.sqrt(variance))
+            spread = thermal * log_ratio_error((share, error, size), rows[0][1:4])
         result.append(Population(name, share, error, thermal * float(np.log(rows[0][1] / share)), spread, chains))
     return result
+
+
+def log_ratio_error(one: tuple[float, float, float], other: tuple[float, float, float]) -> float:
+    """Standard error of ln(p_1 / p_0), with the negative covariance of a multinomial; see `populations`.
+
+    Args:
+        one, other: (population, its standard error, effective size) of each.
+    """
+    (p, e, n), (q, f, m) = one, other
+    return float(np.sqrt((e / p) ** 2 + (f / q) ** 2 + 2 / min(n, m)))
 
 
 def _error(inside, share, ess):

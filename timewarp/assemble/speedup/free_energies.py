@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from timewarp.analysis.basins import Population, populations
+from timewarp.analysis.basins import Population, log_ratio_error, populations
 from timewarp.mcmc.ess import bulk_ess
 from timewarp.units import kT
 
@@ -17,8 +17,7 @@ def free_energies(
 ) -> list[dict[str, Any]]:
     r"""F of each basin of the reference less that of its most populated one, in kJ/mol, the most populated first.
 
-    Standard errors are those of ln(p_i / p_0): sigma^2 = (e_i / p_i)^2 + (e_0 / p_0)^2 + 2 / n, n the smaller of the
-    effective sizes at which the errors e would be binomial.
+    Standard errors are those of `populations`, the effective sizes those at which the errors would be binomial.
 
     Args:
         words: state of every frame, [chains, frames].
@@ -52,7 +51,5 @@ def _between(
 
 def _difference(share, error, first, first_error, temperature: float) -> tuple[float, float]:
     """Free energy of a basin less that of the first, and its standard error."""
-    sizes = [p * (1 - p) / e**2 for p, e in ((share, error), (first, first_error)) if e > 0]
-    both = 2 / min(sizes) if sizes and min(sizes) > 0 else 0.0
-    variance = (error / share) ** 2 + (first_error / first) ** 2 + both
-    return kT(temperature) * float(np.log(first / share)), kT(temperature) * float(np.sqrt(variance))
+    each = [(p, e, p * (1 - p) / e**2 if e else np.inf) for p, e in ((share, error), (first, first_error))]
+    return kT(temperature) * float(np.log(first / share)), kT(temperature) * log_ratio_error(*each)

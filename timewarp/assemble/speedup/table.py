@@ -8,12 +8,12 @@ from statistics import median
 from typing import Any
 
 from timewarp.assemble.speedup.methods import MD
+from timewarp.units import KCAL
 
 Row = Mapping[str, Any]
 HEAD = ("method", "ESS", "ESS/s", "sampling", "set-up s", "accepted", "R-hat", "states s", "published", "speed-up",
         "over paper")  # fmt: skip
-CALORIE = 4.184  # J
-WITHIN = 0.1 * CALORIE  # kJ/mol
+WITHIN = 0.1 * KCAL  # kJ/mol
 MEDIANS = {
     "speedup": "over the fastest MD",
     "speedup_paper": "over MD as published",
@@ -158,8 +158,8 @@ def gaps(rows: Sequence[Row]) -> list[str]:
         sigmas = max((gap / error for gap, error in zip(far, errors, strict=True) if error), default=0.0)
         lines.append(
             f"free energies of {len(parts)} basins by {method}, {len(mine)} peptides: {near} within 0.1 kcal/mol of "
-            f"the reference or one standard error of both; median gap {median(far) / CALORIE:.3f} kcal/mol, error "
-            f"{median(errors) / CALORIE:.3f}, largest gap {sigmas:.1f} errors"
+            f"the reference or one standard error of both; median gap {median(far) / KCAL:.3f} kcal/mol, error "
+            f"{median(errors) / KCAL:.3f}, largest gap {sigmas:.1f} errors"
         )
     return lines
 
