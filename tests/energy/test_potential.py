@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from timewarp.energy import Potential, compiled
 from timewarp.energy.tables import Pairs, Spheres, tables
-from timewarp.kernel import Energy
+from timewarp.kernel import Energy, slope
 from timewarp.units import kT
 
 from .conftest import distorted
@@ -55,6 +55,18 @@ def test_backward_is_the_gradient_over_kt_weighted(peptide, potential):
     (found,) = torch.autograd.grad((weight * potential(x)).sum(), x)
     _, gradient = potential.kilojoules(x.detach(), gradient=True)
     torch.testing.assert_close(found, weight[:, None, None] * gradient / potential.kT)
+
+
+def test_the_slope_is_what_autograd_gives(peptide, potential):
+    """Also of a configuration that has none, and by `kernel.slope` of an energy that knows only its value."""
+    x = broken(distorted(peptide[0].positions, 0.005, 1))
+    energy, gradient = potential.slope(x)
+    value, by_autograd = slope(lambda y: potential(y), x)
+    assert torch.equal(energy, value)
+    torch.testing.assert_close(gradient, by_autograd, rtol=1e-12, atol=1e-12)
+    assert torch.equal(slope(potential, x)[1], gradient)
+    with pytest.raises(ValueError, match="torch can differentiate"):
+        slope(lambda y: y.detach().sum((1, 2)), x)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (0,), (2, 3)])
