@@ -182,7 +182,7 @@ def test_with_a_seed_streams_are_told_by_the_state():
 
 
 def test_a_multistate_sampler_keeps_the_law_of_every_state_and_resumes(tmp_path):
-    ladder = [T, 650.0]
+    ladder = [T, 2000.0]
     states = [ThermodynamicState(OSCILLATOR.system, t * unit.kelvin) for t in ladder]
     file = str(tmp_path / "x.nc")
     np.random.seed(0)  # noqa: NPY002
