@@ -33,11 +33,11 @@ def machine_code(*kinds: str) -> Callable[[Loop], Loop]:
 
     Args:
         kinds: of its arguments, all of them contiguous arrays: their number of dimensions and x for numbers of the
-            precision, i for int64, b for bool; such as 3x.
+            precision, d for float64 with either, i for int64, b for bool; such as 3x.
     """
     each = []
     for name in PRECISIONS:
-        types = {"x": name, "i": "int64", "b": "boolean"}
+        types = {"x": name, "d": "float64", "i": "int64", "b": "boolean"}
         arrays = [types[kind[-1]] + "[" + ":," * (int(kind[:-1]) - 1) + "::1]" for kind in kinds]
         each.append(f"void({', '.join(arrays)})")
 

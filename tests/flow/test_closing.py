@@ -18,7 +18,7 @@ def geometry(sequence, seed=0):
     tau = 6 * torch.rand(1, chart.torsions, generator=rng, dtype=torch.float64) - 3
     z = 0.3 * torch.randn(1, chart.stiffs, generator=rng, dtype=torch.float64)
     curvature = Curvature(molecule, chart, 310.0)
-    return chart, curvature, curvature.rings[0], chart.puckers.curled(chart.join(tau, z))
+    return chart, curvature, curvature.swings.rings[0], chart.puckers.curled(chart.join(tau, z))
 
 
 def rows_by_differences(chart, curvature, curled, what, h=1e-6):
@@ -39,7 +39,7 @@ def rows_by_differences(chart, curvature, curled, what, h=1e-6):
 def test_the_curvature_is_that_of_the_slopes_of_bond_and_angles(sequence, seed):
     chart, curvature, ring, curled = geometry(sequence, seed)
     x = chart.cartesian(chart.puckers.uncurled(curled))[:, chart.tree.order]
-    rates = ring.stretched(x, curvature._rates(x)[1], chart)
+    rates = ring.stretched(x, curvature._rates(x)[1])
     found = ring.closing(x, rates)[0]
 
     def terms(x):
@@ -72,7 +72,7 @@ def test_what_is_left_of_the_bonded_curvature_changes_less_with_the_phase(sequen
     """The spread over phases of the Hessian of the bonded energy, with and without the closing terms."""
     chart, molecule = chart_of(sequence), molecule_of(sequence)
     bonded, curvature = Bonded(molecule), Curvature(molecule_of(sequence), chart, 310.0)
-    ring = curvature.rings[0]
+    ring = curvature.swings.rings[0]
     number = chart.place_of_torsion.tolist().index(int(chart.puckers.phases[0]))
     rows = [int(ring.row)]
     with_it, without = [], []
@@ -89,7 +89,7 @@ def test_what_is_left_of_the_bonded_curvature_changes_less_with_the_phase(sequen
 
         hessian = torch.autograd.functional.hessian(energy, torch.zeros(len(rows), dtype=torch.float64))
         x = chart.cartesian(chart.puckers.uncurled(internal))[:, chart.tree.order]
-        rates = ring.stretched(x, curvature._rates(x)[1], chart)
+        rates = ring.stretched(x, curvature._rates(x)[1])
         without.append(hessian)
         with_it.append(hessian - ring.closing(x, rates)[0][rows][:, rows])
     spread = [torch.stack(found).std(0).norm() for found in (without, with_it)]

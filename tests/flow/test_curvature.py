@@ -8,6 +8,7 @@ import torch
 from timewarp import units
 from timewarp.flow.curvature import Curvature
 from timewarp.flow.growth import CLOSEST, pair_tables
+from timewarp.flow.swings import Swings
 
 from .molecules import chart_of, molecule_of
 from .test_response import conformers
@@ -33,7 +34,7 @@ def pairs_energy(molecule, chart, x):
 def test_it_is_the_curvature_of_the_pairs_by_differences(sequence):
     molecule, chart = molecule_of(sequence), chart_of(sequence)
     made = Curvature(molecule, chart, 310.0)
-    made.rings = ()  # what closes a ring is a bonded term: tests/flow/test_closing.py
+    made.swings = Swings.of((), made.body > 0)  # what closes a ring is a bonded term: tests/flow/test_closing.py
     tau = conformers(2, sequence=sequence)
     z = 0.3 * torch.randn(2, chart.stiffs, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     internal = chart.join(tau, z)

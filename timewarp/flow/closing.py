@@ -26,7 +26,7 @@ from torch import Tensor
 from timewarp import units
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.geometry import dihedral
-from timewarp.flow.pucker import SOFTNESS, STEP, UNIT
+from timewarp.flow.pucker import SOFTNESS, STEP, UNIT, polar
 from timewarp.state import Molecule
 
 DIHEDRAL = 2
@@ -37,8 +37,9 @@ class Closing:
     """One ring; atoms are places.
 
     Attributes:
-        number: of the ring.
         places: of the phase and of the amplitude.
+        refs: what their dihedrals are measured from.
+        centre: these dihedrals in a flat ring, rad.
         row: of the amplitude among the rows of `Curvature`.
         body: what the dihedral of the phase's place turns.
         ends: of the closing bond.
@@ -49,8 +50,9 @@ class Closing:
         bending: their stiffness, kT/rad^2.
     """
 
-    number: int
     places: Int[Tensor, " 2"]
+    refs: Int[Tensor, "2 3"]
+    centre: Float[Tensor, " 2"]
     row: int
     body: Float[Tensor, " atoms"]
     ends: Int[Tensor, " 2"]
@@ -69,8 +71,7 @@ class Closing:
         Args:
             molecule: with its bonded terms.
             chart: of the molecule.
-            number: of the ring.
-            place: of each row of the Hessian.
+                place: of each row of the Hessian.
             kind: of each row: 1 of a bend, 2 of a dihedral.
             temperature: K.
         """
@@ -90,10 +91,11 @@ class Closing:
         k = [stiffness(bond) for bond in around]
         triples, ends = chart.back[ff.angle_index], around[4]
         legs = [torch.isin(triples[:, part], ends).all(1) for part in ([0, 1], [1, 2])]
-        dtype = chart.dtype
+        dtype, places = chart.dtype, torch.stack([puckers.phases[number], puckers.amplitudes[number]])
         return cls(
-            number,
-            torch.stack([puckers.phases[number], puckers.amplitudes[number]]),
+            places,
+            chart.refs[places],
+            puckers.centre[number],
             row(int(puckers.amplitudes[number])),
             (chart.below[1][puckers.phases[number]] > 0).to(dtype),
             ends,
@@ -110,32 +112,37 @@ class Closing:
         parts |= {name: value.to(device) for name, value in parts.items() if isinstance(value, Tensor)}
         return Closing(**parts)
 
-    def stretched(
-        self, x: Float[Tensor, "batch atoms 3"], rates: Float[Tensor, "batch rows 3 atoms"], chart: InternalChart
-    ) -> Float[Tensor, "batch rows 3 atoms"]:
-        """The rates with that of the amplitude, which turns two bonds, in place of its dihedral's."""
-        refs, n = chart.refs[self.places], self.number
-        turns = torch.stack(
-            [dihedral(x[:, p], *(x[:, r] for r in row)) for p, row in zip(self.places, refs, strict=True)], -1
-        )
-        phase, radius = chart.puckers.polar(turns, n)
+    def weights(self, x: Float[Tensor, "batch places 3"]) -> Float[Tensor, "batch 2"]:
+        """How fast the dihedrals of the phase's and the amplitude's places turn with the amplitude."""
+        turns = [dihedral(x[:, p], *(x[:, r] for r in row)) for p, row in zip(self.places, self.refs, strict=True)]
+        phase, radius = polar(torch.stack(turns, -1) - self.centre.to(x))
         swing = UNIT * -torch.expm1(-radius / SOFTNESS)
-        axis = torch.nn.functional.normalize(x[:, refs[0, 0]] - x[:, refs[0, 1]], dim=-1)
-        arm = x - x[:, refs[0, :1]]
+        return swing[:, None] * torch.stack([torch.cos(phase), torch.cos(phase + STEP)], -1)
+
+    def stretched(
+        self, x: Float[Tensor, "batch places 3"], rates: Float[Tensor, "batch rows 3 places"]
+    ) -> Float[Tensor, "batch rows 3 places"]:
+        """The rates with that of the amplitude, which turns two bonds, in place of its dihedral's."""
+        axis = torch.nn.functional.normalize(x[:, self.refs[0, 0]] - x[:, self.refs[0, 1]], dim=-1)
+        arm = x - x[:, self.refs[0, :1]]
         first = (torch.linalg.cross(axis[:, None].expand_as(arm), arm) * self.body[:, None]).mT
-        parts = [torch.cos(phase)[:, None, None] * first, torch.cos(phase + STEP)[:, None, None] * rates[:, self.row]]
-        rates[:, self.row] = swing[:, None, None] * (parts[0] + parts[1])
+        one, two = self.weights(x)[..., None, None].unbind(1)
+        rates[:, self.row] = one * first + two * rates[:, self.row]
         return rates
 
-    def closing(
-        self, x: Float[Tensor, "batch atoms 3"], rates: Float[Tensor, "batch rows 3 atoms"]
-    ) -> Float[Tensor, "batch rows rows"]:
-        """sum k J J^T of the closing terms."""
+    @property
+    def atoms(self) -> Int[Tensor, "terms 3"]:
+        """Places of the closing bond, the first of them twice, and of the angles."""
+        return torch.cat([self.ends[[0, 1, 0]][None], self.angles])
+
+    def slopes(self, x: Float[Tensor, "batch places 3"]) -> Float[Tensor, "batch terms 3 3"]:
+        """k^(1/2) ds/dx of each term at its `atoms`."""
         one, two = self.ends
         way = torch.nn.functional.normalize(x[:, two] - x[:, one], dim=-1)
         other = torch.nn.functional.normalize(x[:, self.others[:, 1]] - x[:, self.others[:, 0]], dim=-1)
         share = 1 + ((other @ way[..., None])[..., 0].square() * self.compliance).sum(-1)
-        bond = (((rates[..., two] - rates[..., one]) * way[:, None]).sum(-1)) * (self.stiffness / share).sqrt()[:, None]
+        way = way * (self.stiffness / share).sqrt()[:, None]
+        bond = torch.stack([-way, way, torch.zeros_like(way)], 1)
         i, j, k = self.angles.unbind(1)
         a, b = x[:, i] - x[:, j], x[:, k] - x[:, j]
         p, q = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
@@ -143,7 +150,12 @@ class Closing:
         cosine = (a * b).sum(-1, keepdim=True)
         sine = (1 - cosine.square()).clamp_min(1e-6).sqrt()
         at_i, at_k = (cosine * a - b) / (p * sine), (cosine * b - a) / (q * sine)
-        moved = [rates[..., part].movedim(-1, 1) for part in (i, j, k)]  # [batch, angles, rows, 3]
-        angle = ((moved[0] - moved[1]) * at_i[:, :, None] + (moved[2] - moved[1]) * at_k[:, :, None]).sum(-1)
-        rows = torch.cat([bond[:, None], angle * self.bending.sqrt()[:, None]], 1)
+        angle = torch.stack([at_i, -at_i - at_k, at_k], 2) * self.bending.sqrt()[:, None, None]
+        return torch.cat([bond[:, None], angle], 1)
+
+    def closing(
+        self, x: Float[Tensor, "batch places 3"], rates: Float[Tensor, "batch rows 3 places"]
+    ) -> Float[Tensor, "batch rows rows"]:
+        """sum k J J^T of the closing terms."""
+        rows = torch.einsum("brctn,btnc->btr", rates[..., self.atoms], self.slopes(x))
         return rows.mT @ rows

@@ -3,8 +3,8 @@
 What stiffens or softens the stiff coordinates as the torsions turn is the pairs: a contact stiffens what would close
 it by as much as a bend resists. Their Hessian over positions is known in closed form, and changing an internal
 coordinate moves all atoms beyond it as a rigid body, about an axis that turns with the bodies before it (Noguti and
-Go 1983). The bonds, a hundred times stiffer, do not feel it, and are left out; the amplitude of a ring's pucker, which
-turns two bodies at once, has zeros. Without such rings, on a CPU, the same is summed by `moments`, which is faster.
+Go 1983). The bonds, a hundred times stiffer, do not feel it, and are left out; so is, for the amplitude of a ring's
+pucker, which turns two bodies at once, the last term. On a CPU the same is summed by `moments`, which is faster.
 
 | symbol | variable |
 |---|---|
@@ -27,6 +27,7 @@ from timewarp.flow.chart import InternalChart
 from timewarp.flow.closing import Closing
 from timewarp.flow.growth import CLOSEST, pair_tables
 from timewarp.flow.moments import hessian, roots_of
+from timewarp.flow.swings import Swings
 from timewarp.machine import apt
 from timewarp.state import Molecule, Positions
 
@@ -45,8 +46,8 @@ class Curvature:
     Attributes:
         rows: which of the chart's stiff coordinates are bends, then which are dihedrals, the amplitudes of rings last:
             the order of the Hessian.
-        rigid: whether each coordinate turns one body, and none of two bodies is in part in the other: what `moments`
-            can sum.
+        swings: the rings whose amplitudes these are.
+        rigid: whether of two bodies that other coordinates turn none is in part in the other: what `moments` can sum.
     """
 
     def __init__(self, molecule: Molecule, chart: InternalChart, temperature: float):
@@ -63,7 +64,8 @@ class Curvature:
         body = torch.where((self.kind == DIHEDRAL)[:, None], led[self.place], moved[self.place])
         amplitude = swung[self.rows]
         self.body = body.to(dtype)
-        self.rings = _rings(molecule, cpu, self.place, self.kind, temperature) if len(cpu.puckers) else ()
+        rings = [Closing.of(molecule, cpu, k, self.place, self.kind, temperature) for k in range(len(cpu.puckers))]
+        self.swings = Swings.of(rings, body)
         within = (body[:, None] | ~body[None]).all(-1)  # the second's body is part of the first's
         same = self.place[:, None] == self.place
         first = self.kind[:, None] >= self.kind  # of one atom the dihedral turns the axis of the bend
@@ -72,14 +74,13 @@ class Curvature:
         self.roots = roots_of(cpu.leads, torch.stack([self.place, self.kind]))
         # loops know one rigid body a coordinate, and none that is partly in another
         shared = (self.body @ self.body.T > 0) & ~self.before & ~self.before.T
-        self.rigid = not self.rings and not bool(shared.any())
+        self.rigid = not bool(shared[~amplitude][:, ~amplitude].any())
 
     def to(self, device: torch.device | str) -> Curvature:
         """The same with its tensors on a device."""
         new = object.__new__(Curvature)
         for name, value in vars(self).items():
-            moved = tuple(v.to(device) for v in value) if isinstance(value, tuple) else value
-            setattr(new, name, value.to(device) if isinstance(value, Tensor | InternalChart) else moved)
+            setattr(new, name, value.to(device) if isinstance(value, Tensor | InternalChart | Swings) else value)
         return new
 
     @torch.no_grad()
@@ -88,7 +89,7 @@ class Curvature:
         x = positions[:, self.chart.tree.order].to(self.tables.dtype)
         if self.rigid and apt(x):
             rows = torch.stack([self.place, self.kind])
-            return hessian(x, self.tables, self.refs, rows, self.roots, self.before)
+            return hessian(x, self.tables, self.refs, rows, self.roots, self.before, self.swings)
         parts = [self._of(part) for part in x.split(AT_ONCE)]
         return torch.cat(parts) if parts else x.new_zeros(0, len(self.rows), len(self.rows))
 
@@ -96,15 +97,15 @@ class Curvature:
         batch, atoms, _ = x.shape
         blocks, force = self._blocks(x.mT.contiguous())
         axes, rates = self._rates(x)
-        for ring in self.rings:
-            rates = ring.stretched(x, rates, self.chart)
+        for ring in self.swings.rings:
+            rates = ring.stretched(x, rates)
         flat = rates.view(batch, len(self.rows), 3 * atoms)
         found = flat @ blocks @ flat.mT
         turned = rates @ force.mT[:, None]  # [., ., i, j] = sum_k v_i dE/dx_j
         torque = torch.stack([turned[..., i, j] - turned[..., j, i] for i, j in ((1, 2), (2, 0), (0, 1))], -1)
         along = axes @ torque.mT
         found += torch.where(self.before, along, torch.where(self.before.T, along.mT, 0.0))
-        for ring in self.rings:
+        for ring in self.swings.rings:
             found += ring.closing(x, rates)
         found[~found.isfinite().flatten(1).all(1)] = 0.0
         return found
@@ -158,7 +159,3 @@ class Curvature:
         p, q, r = x.mT[:, None].unbind(-2)
         rates = torch.stack([b * r - c * q, c * p - a * r, a * q - b * p], -2) - shift[..., None]
         return axes, rates * self.body[:, None]
-
-
-def _rings(molecule, chart, place, kind, temperature) -> tuple[Closing, ...]:
-    return tuple(Closing.of(molecule, chart, k, place, kind, temperature) for k in range(len(chart.puckers)))

@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from timewarp.flow.growth import CLOSEST
+from timewarp.flow.swings import Swings, swung
 from timewarp.machine import machine_code
 
 MOMENTS = 14
@@ -41,6 +42,7 @@ def hessian(
     rows: Int[Tensor, "2 rows"],
     roots: Int[Tensor, "rows most"],
     before: Bool[Tensor, "rows rows"],
+    swings: Swings,
 ) -> Float[Tensor, "batch rows rows"]:
     """d2E/dq dq, zeros where it is not finite.
 
@@ -52,10 +54,11 @@ def hessian(
         roots: see `roots_of`.
         before: whether the first of two moves the axis of the second; bodies of two that are so neither way have to
             be apart.
+        swings: the rings whose amplitudes are the last rows.
     """
     x = positions.detach().contiguous()
     found = x.new_zeros(len(x), len(roots), len(roots))
-    _hessian(*(t.numpy() for t in (x, tables, refs, rows, roots, before, found)))
+    _hessian(*(t.numpy() for t in (x, tables, refs, rows, roots, before)), *swings.arrays(x), found.numpy())
     return found
 
 
@@ -74,10 +77,13 @@ def roots_of(leads: Int[Tensor, " places"], rows: Int[Tensor, "2 rows"]) -> Int[
     return torch.tensor([one + [-1] * (most - len(one)) for one in each], dtype=torch.long).view(len(each), most)
 
 
-@machine_code("3x", "3x", "2i", "2i", "2i", "2b", "3x")
-def _hessian(positions, tables, refs, rows, roots, before, found):
+@machine_code("3x", "3x", "2i", "2i", "2i", "2b", "1i", "1i", "2b", "2b", "2i", "3d", "3d", "3x")
+def _hessian(
+    positions, tables, refs, rows, roots, before, amplitudes, phases, turned, body, closing, weights, slopes, found
+):
     batch, atoms, _ = positions.shape
     count, most = roots.shape
+    plain = count - len(amplitudes)
     x = np.empty((3, atoms))
     bends, pushes = np.zeros((atoms, atoms)), np.zeros((atoms, atoms))
     moments = np.empty((atoms, MOMENTS, atoms))
@@ -145,7 +151,7 @@ def _hessian(positions, tables, refs, rows, roots, before, found):
             a0, a1, a2 = a0 * s, a1 * s, a2 * s
             u[j, 0], u[j, 1], u[j, 2] = a0, a1, a2
             u[j, 3], u[j, 4], u[j, 5] = x1 * a2 - x2 * a1, x2 * a0 - x0 * a2, x0 * a1 - x1 * a0
-        for j in range(count):
+        for j in range(plain):
             moment = moments[roots[j, 0]]
             if most > 1 and roots[j, 1] >= 0:
                 several[:] = moment
@@ -183,7 +189,7 @@ def _hessian(positions, tables, refs, rows, roots, before, found):
                 over = refs[k, 0]
                 for c in range(6):
                     pull[over, c] += pull[k, c]
-            for i in range(count):
+            for i in range(plain):
                 outer = before[i, j]
                 if not (outer or (i < j and not before[j, i])):
                     continue
@@ -197,5 +203,8 @@ def _hessian(positions, tables, refs, rows, roots, before, found):
                         for c in range(6):
                             value -= u[i, c] * pull[here, c]
                 found[b, i, j] = found[b, j, i] = value
+        if plain < count:
+            here = x, refs, bends, pushes, u, roots
+            swung(*here, amplitudes, phases, turned, body, closing, weights[b], slopes[b], found[b])
         if not np.isfinite(found[b]).all():
             found[b] = 0.0

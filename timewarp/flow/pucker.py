@@ -139,14 +139,10 @@ class Puckers:
         out[..., self.amplitudes, 2] = along * slope - slope / radius - (1 - slope) / SOFTNESS
         return out
 
-    def polar(self, turns: Float[Tensor, "*batch 2"], ring: int) -> tuple[Tensor, Tensor]:
-        """(phase, radius) of one ring from the dihedrals of its two places."""
-        return _polar(turns - self.centre[ring].to(turns))
-
     def _polar(self, internal: Tensor) -> tuple[Tensor, Tensor]:
         """(phase, radius), [*batch, rings]."""
         both = torch.stack([internal[..., self.phases, 2], internal[..., self.amplitudes, 2]], -1)
-        return _polar(both - self.centre.to(both))
+        return polar(both - self.centre.to(both))
 
 
 def _hung(tree: Tree, ring: Ring) -> list[tuple[int, int]]:
@@ -168,7 +164,8 @@ def _rounded(turns: Tensor) -> Tensor:
     return torch.round(turns * (3 / pi)) * (pi / 3)
 
 
-def _polar(away: Float[Tensor, "*batch 2"]) -> tuple[Tensor, Tensor]:
+def polar(away: Float[Tensor, "*batch 2"]) -> tuple[Tensor, Tensor]:
+    """(phase, radius) of one ring from what its two dihedrals are away from those of a flat ring."""
     first, second = (wrap(away) / UNIT).unbind(-1)
     side = (COSINE * first - second) / SINE
     return torch.atan2(side, first), torch.hypot(side, first).clamp_min(LEAST)
