@@ -36,15 +36,12 @@ from timewarp.flow.basin import HIGH, LOW, Basin, definite, in_bounds
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.curvature import Curvature
 from timewarp.flow.response import Evaluated, Response
+from timewarp.flow.settling import settled
 from timewarp.flow.skew import pulled_back, skewed, straightened
 from timewarp.state import Positions
 
 CAP = 4.0  # length of a step that relaxes what was not drawn yet, in standard deviations: a clash asks for more
 NEAR = 0.3  # kT, twice what one Newton step would gain: from here on it takes more than one
-SETTLING = 30  # further steps at most
-SETTLED = 0.02  # kT, as `NEAR`: from here on none is worth its cost
-SHORTEST = 1e-3  # standard deviations: a radius that has shrunk to this finds nothing lower
-HELD = 4  # steps that the curvature serves for
 STEEP = 3.0  # eigenvalue from which on a direction gets two widths, as one below `LOW` does
 MODES = 4  # directions of a geometry that do
 SWING = 4.4  # 1 / standard deviation of a ring's amplitude, at most: what turns with it is not as stiff as it seems
@@ -76,7 +73,8 @@ class Stiff:
         likely = definite(chart.curvature.cpu().double()[self.soft][:, self.soft] - across @ across.T)
         dtype = chart.dtype
         self.root, self.across, self.alone = (t.to(dtype).contiguous() for t in (root, across, alone))
-        self.likely = torch.linalg.cholesky(likely).to(dtype)
+        half = torch.linalg.cholesky(likely)
+        self.likely, self.unlikely = half.to(dtype), torch.linalg.inv(half).to(dtype)
         self.usual = likely.to(dtype)
         self.log_bonds = float(root.diagonal().log().sum())
 
@@ -85,7 +83,7 @@ class Stiff:
         new, device = copy.copy(self), chart.root.device
         new.chart, new.response, new.curvature = chart, self.response.on(chart), self.curvature.to(device)
         new.curvature.chart = chart
-        for name in ("bonds", "soft", "root", "across", "alone", "likely", "usual"):
+        for name in ("bonds", "soft", "root", "across", "alone", "likely", "unlikely", "usual"):
             setattr(new, name, getattr(self, name).to(device))
         return new
 
@@ -108,13 +106,13 @@ class Stiff:
         mean = self.response(torsions)
         at = self.response.evaluate(torsions, mean)
         curvature = self.curvature(at.positions).add_(self.alone)
-        basin = self._even(torsions, mean, self._root(curvature))
-        bonds, soft = self._whitened(basin, at.gradient.nan_to_num(0.0, 0.0, 0.0), self.softs)
-        far = (~(bonds.square().sum(1) + soft.square().sum(1) < NEAR)).nonzero()[:, 0]
-        mean = self._placed(basin, -bonds, -soft)
+        lower = self._root(curvature)
+        slope = self.whitened(lower, at.gradient)
+        far = (~(slope.square().sum(1) < NEAR)).nonzero()[:, 0]
+        start, mean = mean, mean - self.unwhitened(lower, slope)
         if len(far):
-            known = Evaluated(*(part[far] for part in at)), basin.lower[far]
-            mean[far], positions = self._settled(torsions[far], basin.mean[far], known)
+            known = Evaluated(*(part[far] for part in at)), lower[far]
+            mean[far], positions = settled(self, torsions[far], start[far], known)
             curvature[far] = self.curvature(positions).add_(self.alone)
         return self._bounded(torsions, mean, curvature)
 
@@ -128,12 +126,12 @@ class Stiff:
 
     @torch.no_grad()
     def relaxed(self, torsions: Float[Tensor, "count torsions"], near: float = 0.0) -> Float[Tensor, "count stiffs"]:
-        """The minimum of S given the torsions, as nearly as `SETTLING` Newton steps come to it.
+        """The minimum of S given the torsions, as nearly as `settled` comes to it.
 
-        One that would gain less than half of `near` kT is not taken.
+        A step that would gain less than half of `near` kT is not taken.
         """
         mean = self.response(torsions)
-        return self._settled(torsions, mean, near=near)[0]
+        return settled(self, torsions, mean, near=near)[0]
 
     def _root(self, curvature: Float[Tensor, "count soft soft"]) -> Float[Tensor, "count soft soft"]:
         """L of P; where P has no root, that of the chart's mean curvature."""
@@ -160,8 +158,7 @@ class Stiff:
         lower[~(lower.diagonal(dim1=-2, dim2=-1).isfinite().all(-1) & (failed == 0))] = self.likely
         basin = self._even(torsions, mean, lower)
         if out.any():
-            half = torch.linalg.solve_triangular(self.likely, curvature[out], upper=False)
-            relative = torch.linalg.solve_triangular(self.likely, half.mT, upper=False)
+            relative = self.unlikely @ curvature[out] @ self.unlikely.T
             found, vectors = torch.linalg.eigh(0.5 * (relative + relative.mT))
             values, turned = in_bounds(found), self.likely @ vectors
             lower[out] = torch.linalg.cholesky((turned * values[:, None]) @ turned.mT)
@@ -192,47 +189,22 @@ class Stiff:
         basin.axes[at, slot] = axis / axis.norm(dim=1, keepdim=True)
         basin.widths[at, slot] = (values[row, mode][:, None] / curvature).sqrt().to(axis.dtype)
 
-    def _settled(
-        self, torsions: Tensor, mean: Tensor, known: tuple[Evaluated, Tensor] | None = None, near: float = SETTLED
-    ) -> tuple[Tensor, Positions]:
-        """Newton steps within a radius that grows with each that lowers S, and shrinks with each that does not.
+    def root_at(self, positions: Positions) -> Float[Tensor, "count soft soft"]:
+        """L of P at these positions."""
+        return self._root(self.curvature(positions).add_(self.alone))
 
-        Returns (mean, positions); `known` is what there is at `mean`, and L of P there.
-        """
-        if known is None:
-            at = self.response.evaluate(torsions, mean)
-            known = at, self._root(self.curvature(at.positions).add_(self.alone))
-        at, lower = known
-        best, here = mean.clone(), at.positions.clone()
-        live = torch.arange(
-            len(mean), device=mean.device
-        )  # of those that still move: the numbers, and all that follows
-        value, radius = at.energy + at.log_det, mean.new_full((len(mean), 1), CAP)
-        positions, slope = at.positions, at.gradient
-        for step in range(SETTLING):
-            if step and step % HELD == 0:
-                lower = self._root(self.curvature(positions).add_(self.alone))
-            bonds, soft = self._whitened(self._even(torsions, mean, lower), slope.nan_to_num(0.0, 0.0, 0.0), self.softs)
-            length = torch.cat([bonds, soft], 1).norm(dim=1, keepdim=True)
-            go = ((length.square() > near) & (radius > SHORTEST))[:, 0].nonzero()[:, 0]
-            if len(go) < len(live):
-                best[live], here[live] = mean, positions
-                if not len(go):
-                    return best, here
-                live, torsions, mean, lower, value, radius = (
-                    t[go] for t in (live, torsions, mean, lower, value, radius)
-                )
-                positions, slope, bonds, soft, length = (t[go] for t in (positions, slope, bonds, soft, length))
-            short = (radius / length).clamp_max(1.0)
-            trial = self._placed(self._even(torsions, mean, lower), -short * bonds, -short * soft)
-            at = self.response.evaluate(torsions, trial)
-            better = at.energy + at.log_det < value
-            value = torch.where(better, at.energy + at.log_det, value)
-            positions = torch.where(better[:, None, None], at.positions, positions)
-            mean, slope = torch.where(better[:, None], trial, mean), torch.where(better[:, None], at.gradient, slope)
-            radius = torch.where(better[:, None], 1.5 * radius, 0.3 * radius)
-        best[live], here[live] = mean, positions
-        return best, here
+    def whitened(
+        self, lower: Float[Tensor, "count soft soft"], gradient: Float[Tensor, "count stiffs"]
+    ) -> Float[Tensor, "count stiffs"]:
+        """L^-1 dS/dR, bonds first, from dS/dz; what is not finite counts as zero."""
+        bonds, soft = self._whitened(lower, gradient.nan_to_num(0.0, 0.0, 0.0), self.softs)
+        return torch.cat([bonds, soft], 1)
+
+    def unwhitened(
+        self, lower: Float[Tensor, "count soft soft"], step: Float[Tensor, "count stiffs"]
+    ) -> Float[Tensor, "count stiffs"]:
+        """Of z, from one in the coordinates that `whitened` gives the slope in."""
+        return self._unwhitened(lower, *step.split([len(self.bonds), self.softs], 1))
 
     @torch.no_grad()
     def push(self, basin: Basin, noise: Float[Tensor, "count stiffs"]) -> tuple[Tensor, Float[Tensor, " count"]]:
@@ -269,7 +241,7 @@ class Stiff:
         stiff, stretch = self.push(basin, noise)
         found = self.response.evaluate(basin.torsions, stiff)
         slope = torch.empty_like(noise)
-        slope[:, self.bonds], soft = self._whitened(basin, found.gradient, self.softs)
+        slope[:, self.bonds], soft = self._whitened(basin.lower, found.gradient, self.softs)
         slope[:, self.soft] = pulled_back(soft, noise[:, self.soft], basin.axes, basin.widths)
         return found, stretch, slope
 
@@ -277,11 +249,14 @@ class Stiff:
         return self.chart.log_whitening - self.log_bonds - basin.log_root
 
     def _placed(self, basin: Basin, bonds: Tensor, soft: Tensor) -> Tensor:
-        soft = torch.linalg.solve_triangular(basin.lower.mT, soft[..., None], upper=True)[..., 0]
+        return basin.mean + self._unwhitened(basin.lower, bonds, soft)
+
+    def _unwhitened(self, lower: Tensor, bonds: Tensor, soft: Tensor) -> Tensor:
+        soft = torch.linalg.solve_triangular(lower.mT, soft[..., None], upper=True)[..., 0]
         bonds = torch.linalg.solve_triangular(self.root.T, (bonds - soft @ self.across).T, upper=True).T
         delta = soft.new_empty(len(soft), self.chart.stiffs)
         delta[:, self.bonds], delta[:, self.soft] = bonds, soft
-        return basin.mean + delta @ self.chart.root
+        return delta @ self.chart.root
 
     def _led(self, basin: Basin, soft: Tensor) -> Tensor:
         """s of the dihedrals, from the noise of the amplitudes alone; 0 in the places of the others."""
@@ -290,29 +265,28 @@ class Stiff:
         count = self.softs - self.leads
         alone = torch.nn.functional.pad(soft[:, count:], (count, 0))
         stiff = self._placed(basin, soft.new_zeros(len(soft), len(self.bonds)), alone)
-        step = self._whitened(basin, self.response.slope(basin.torsions, stiff)[1], count)[1]
+        step = self._whitened(basin.lower, self.response.slope(basin.torsions, stiff)[1], count)[1]
         return torch.nn.functional.pad(_held(-step)[:, self.bends :], (self.bends, self.leads))
 
     def _relaxed(self, basin: Basin, soft: Tensor) -> tuple[Tensor, Tensor]:
         """s of bonds and bends, from the noise of the dihedrals alone."""
         dihedrals = torch.nn.functional.pad(soft[:, self.bends :], (self.bends, 0))
         stiff = self._placed(basin, soft.new_zeros(len(soft), len(self.bonds)), dihedrals)
-        steps = self._whitened(basin, self.response.slope(basin.torsions, stiff)[1], self.bends)
+        steps = self._whitened(basin.lower, self.response.slope(basin.torsions, stiff)[1], self.bends)
         by_bonds, by_bends = (_held(-step) for step in steps)
         return by_bonds, by_bends
 
     def _stretched(self, basin: Basin, bonds: Tensor, soft: Tensor) -> Tensor:
         """s of bonds, from what it was before the bends had their noise."""
         slope = self.response.slope(basin.torsions, self._placed(basin, bonds, soft))[1]
-        return bonds + _held(-self._whitened(basin, slope, 0)[0])
+        return bonds + _held(-self._whitened(basin.lower, slope, 0)[0])
 
-    def _whitened(self, basin: Basin, gradient: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def _whitened(self, lower: Tensor, gradient: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """L^-1 dS/dR of the bonds and the first `count` soft coordinates, from dS/dz."""
         gradient = gradient @ self.chart.root
         bonds = torch.linalg.solve_triangular(self.root, gradient[:, self.bonds].T, upper=False).T
         soft = gradient[:, self.soft[:count]] - bonds @ self.across[:count].T
-        lower = basin.lower[:, :count, :count]
-        return bonds, torch.linalg.solve_triangular(lower, soft[..., None], upper=False)[..., 0]
+        return bonds, torch.linalg.solve_triangular(lower[:, :count, :count], soft[..., None], upper=False)[..., 0]
 
 
 def _held(step: Float[Tensor, "count n"]) -> Float[Tensor, "count n"]:
