@@ -7,7 +7,7 @@ from timewarp.energy import Potential
 from timewarp.flow.factored import FactoredInternal
 from timewarp.flow.internal import InternalConfig
 from timewarp.kernel import Factored, Regrowing, run
-from timewarp.mcmc import Annealed, Independence, Regrowth, annealed
+from timewarp.mcmc import Annealed, Crew, Independence, Regrowth, annealed
 from timewarp.state import State
 
 from .molecules import chart_of, flow_of, molecule_of, proposal_of, shaken
@@ -135,19 +135,20 @@ def test_what_is_regrown_keeps_the_first_torsions_of_its_row_and_is_found_again(
 
 
 @torch.no_grad()
-def test_chains_of_a_real_flow_are_the_same_with_any_number_of_threads(monkeypatch):
+def test_chains_of_a_real_flow_are_the_same_with_any_number_of_cores(monkeypatch):
     monkeypatch.setattr(annealed, "side_by_side", lambda atoms: 16)
     energy, found = Potential(molecule_of("AA"), 310.0, dtype=torch.float64), []
-    for threads in (1, 4):
+    for cores in (1, 3):
         factored = FactoredInternal(proposal())
-        kernels = [kind(energy, factored, 0, 8, particles=2, threads=threads) for kind in (Annealed, Regrowth)]
         x = factored.placed(*parted(factored)).positions
-        positions = []
-        for made in kernels:
-            state, asked = made.init(State.at(x, 0)), factored.asked
-            for state, _ in run(made, state, 9, seeded(3)):  # noqa: B020, B007
-                pass
-            positions += [state.state.positions, torch.tensor(factored.asked - asked)]
+        with Crew(cores) as crew:
+            kernels = Annealed(energy, factored, 0, 8, particles=2, crew=crew), Regrowth(energy, factored, 0, 8)
+            positions = []
+            for made in kernels:
+                state, evaluations = made.init(State.at(x, 0)), 0
+                for state, info in run(made, state, 17, seeded(3)):  # noqa: B007, B020
+                    evaluations += info["evaluations"]
+                positions += [state.state.positions, torch.tensor(evaluations)]
         found.append(positions)
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)

@@ -332,29 +332,3 @@ def test_errors_say_what_to_do():
     broken = Annealed(BENT, Straight(lambda x: BENT(x) + torch.inf))
     with pytest.raises(ValueError, match=r"density of the initial state, .* got -?inf in chain 0"):
         broken.init(at(BENT.draw(1, seeded(0))))
-
-
-def test_the_chains_are_the_same_with_any_number_of_threads(monkeypatch):
-    monkeypatch.setattr(annealed, "side_by_side", lambda atoms: 30)
-    found = []
-    for threads in (1, 2, 5):
-        made = Annealed(BENT, Straight(BENT), 2, 9, particles=2, threads=threads)
-        state, rng = made.init(at(BENT.draw(20, seeded(0)))), seeded(1)
-        for state, info in run(made, state, 20, rng):  # noqa: B007, B020
-            pass
-        found.append((state.state.positions, state.log_net, int(info["evaluations"])))
-    for positions, log_net, evaluations in found[1:]:
-        assert torch.equal(positions, found[0][0])
-        assert torch.equal(log_net, found[0][1])
-        assert evaluations == found[0][2]
-
-
-def test_what_fails_in_a_thread_is_raised(monkeypatch):
-    class Broken(Straight):
-        def draw(self, count, rng):
-            raise FloatingPointError("broken")
-
-    monkeypatch.setattr(annealed, "side_by_side", lambda atoms: 30)
-    made = Annealed(BENT, Broken(BENT), 0, 9, threads=2)
-    with pytest.raises(FloatingPointError, match="broken"):
-        made.step(made.init(at(BENT.draw(20, seeded(0)))), seeded(1))

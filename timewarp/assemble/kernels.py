@@ -13,7 +13,7 @@ from timewarp.energy import Potential
 from timewarp.flow.factored import FactoredInternal
 from timewarp.flow.internal import InternalProposal
 from timewarp.kernel import Proposal, Regrowing
-from timewarp.mcmc import Annealed, Independence, Metropolis, Regrowth
+from timewarp.mcmc import Annealed, Crew, Independence, Metropolis, Regrowth
 
 REGROWN = 0.22  # share of regrowth in the steps of the flow; measured, see checkpoints/README.md
 BLOCK = 4  # its steps for which the same torsions stay
@@ -23,13 +23,11 @@ def regrowth_of(kernel: Any) -> Regrowth | None:
     """Moves that draw a part of the torsions, beside a kernel that draws them all; None where it cannot be parted."""
     if not isinstance(kernel, Annealed) or not isinstance(kernel.proposal, Regrowing) or kernel.proposal.torsions < 2:
         return None
-    return Regrowth(
-        kernel.energy, kernel.proposal, kernel.stages, BLOCK, kernel.angle, kernel.particles, kernel.threads
-    )
+    return Regrowth(kernel.energy, kernel.proposal, kernel.stages, BLOCK, kernel.angle, kernel.particles)
 
 
 def flow_kernel(
-    peptide: Peptide, proposal: Proposal, stages: int, width: int, particles: int = 1, threads: int = 1
+    peptide: Peptide, proposal: Proposal, stages: int, width: int, particles: int = 1, crew: Crew | None = None
 ) -> Any:
     """The exact kernel for a proposal, one test a step.
 
@@ -37,12 +35,12 @@ def flow_kernel(
         stages: by which a proposal relaxes; with the law of the stiff coordinates they seldom pay.
         width: proposals drawn at once, for each chain.
         particles: draws of the stiff coordinates for each proposal, of which one is picked by weight.
-        threads: that draw proposals side by side, where the energy can be asked by several.
+        crew: other cores that draw proposals, where the energy can be asked by several.
     """
     if (stages or particles > 1) and isinstance(proposal, InternalProposal) and not proposal.channels:
         alone = not isinstance(peptide.potential, Potential)  # an OpenMM Context serves one at a time
-        how = {"particles": particles, "threads": 1 if alone else threads}
-        return Annealed(peptide.potential, FactoredInternal(proposal), stages, width, **how)
+        factored = FactoredInternal(proposal)
+        return Annealed(peptide.potential, factored, stages, width, particles=particles, crew=None if alone else crew)
     if proposal.memoryless:
         return Independence(peptide.potential, proposal, width)
     # frames of side-by-side chains share one clock, so that each step has to test one proposal a chain

@@ -26,7 +26,7 @@ from timewarp.assemble.verifying import said, verification, verified
 from timewarp.assemble.warming import Warming, relies_on_local_moves, warm_up_of
 from timewarp.flow.pose import posed
 from timewarp.kernel import Kernel, Proposal, run
-from timewarp.mcmc import Cycle, Explore, Hamiltonian, Repeat
+from timewarp.mcmc import Crew, Cycle, Explore, Hamiltonian, Repeat
 from timewarp.output import RunDirectory
 from timewarp.resources import checkpoint_path
 from timewarp.settings import ExploreSettings, Progress, Report, SampleSettings, Stop
@@ -73,7 +73,11 @@ def chains_of(
     checkpoint = Checkpoint.load(path.with_suffix(""))
     load_flow(checkpoint)  # one that cannot be used is refused before anything is written
     identity = reporting.identity(settings, prepared, weights=checkpoint.fingerprint)
-    with RunDirectory.open(settings.out, identity, settings.resume) as directory, undivided() as cores:
+    with (
+        RunDirectory.open(settings.out, identity, settings.resume) as directory,
+        undivided() as cores,
+        Crew(cores) as crew,
+    ):
         saved = directory.saved
         progress(0.0, "checking the energy against OpenMM")
         energy, molecule, notices = energy_of(prepared, settings.temperature, device=device)
@@ -104,8 +108,7 @@ def chains_of(
         if minutes:
             checkpoint = Checkpoint.load(frozen)  # what samples is what the file holds
         proposal = bound(load_flow(checkpoint), peptide)
-        threads = 1 if device == "cuda" else cores
-        kernel, names = _kernel(settings, peptide, proposal, threads)
+        kernel, names = _kernel(settings, peptide, proposal, None if device == "cuda" else crew)
         rng = torch.Generator().manual_seed(settings.seed)
         verify = isinstance(settings, SampleSettings) and settings.verify
         if saved:
@@ -155,13 +158,13 @@ def _adaptation(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"adapted_minutes": facts["minutes"], "adaptation": facts}
 
 
-def _kernel(settings, peptide: Peptide, proposal: Proposal, threads: int) -> tuple[Any, tuple[str, ...]]:
+def _kernel(settings, peptide: Peptide, proposal: Proposal, crew: Crew | None) -> tuple[Any, tuple[str, ...]]:
     """The kernel of the run and, in its order, the names of the moves that it mixes."""
     energy = peptide.potential
     if isinstance(settings, ExploreSettings):
         rise = settings.rise / units.kT(settings.temperature)
         return Explore(energy, proposal, rise, peptide.same_hand), (FLOW,)
-    flow = flow_kernel(peptide, proposal, settings.anneal, settings.width, settings.particles, threads)
+    flow = flow_kernel(peptide, proposal, settings.anneal, settings.width, settings.particles, crew)
     heavy = peptide.molecule.masses.float().clamp_min(HYDROGEN)
     local = Repeat(Hamiltonian(energy, heavy, LEAPFROG, steps=10), MOVES)
     if not peptide.chart.torsions:

@@ -28,9 +28,6 @@ class Evaluated(NamedTuple):
     gradient: Float[Tensor, "batch stiffs"]
 
 
-_COUNTING = threading.Lock()  # draws may be made side by side
-
-
 class Response:
     """mu(tau), the relaxed stiff coordinates.
 
@@ -42,7 +39,7 @@ class Response:
         cap: largest change of one coordinate in a step, in standard deviations: a clash pushes no further.
 
     Attributes:
-        asked: evaluations of the energy so far, with or without its gradient.
+        asked: evaluations of the energy that this thread has made so far, with or without its gradient.
     """
 
     def __init__(
@@ -55,11 +52,15 @@ class Response:
     ):
         self.chart, self.energy = chart, energy
         self.steps, self.damping, self.cap = steps, damping, cap
-        self.asked = 0
+        self._asked = threading.local()  # draws may be made side by side
 
     def on(self, chart: InternalChart) -> Response:
         """The same response of another chart, or of the same one on another device."""
         return Response(chart, self.energy, self.steps, self.damping, self.cap)
+
+    @property
+    def asked(self) -> int:
+        return getattr(self._asked, "count", 0)
 
     @torch.no_grad()
     def __call__(self, torsions: Float[Tensor, "batch torsions"]) -> Float[Tensor, "batch stiffs"]:
@@ -71,8 +72,7 @@ class Response:
         return z
 
     def _count(self, evaluations: int) -> None:
-        with _COUNTING:
-            self.asked += evaluations
+        self._asked.count = self.asked + evaluations
 
     def slope(self, torsions, stiff) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch stiffs"]]:
         """(U/kT + ln |d(tau, z)/dx|, its gradient with respect to z): minus the log density of the chart."""

@@ -14,6 +14,7 @@ it was accepted. Only `Metropolis` with a width above 1 has `tested` other than 
 
 from timewarp.mcmc.annealed import Annealed
 from timewarp.mcmc.chain import Chain
+from timewarp.mcmc.crew import Crew
 from timewarp.mcmc.cycle import Cycle
 from timewarp.mcmc.delayed import Delayed
 from timewarp.mcmc.ess import autocorrelation_time, bulk_ess, rhat
@@ -30,6 +31,7 @@ from timewarp.mcmc.repeat import Repeat
 __all__ = [
     "Annealed",
     "Chain",
+    "Crew",
     "Cycle",
     "Delayed",
     "Explore",

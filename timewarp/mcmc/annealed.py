@@ -37,8 +37,7 @@ proposals are made.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -50,7 +49,8 @@ from timewarp.kernel import Energy, Factored, Given
 from timewarp.mcmc import accept
 from timewarp.mcmc.chain import Chain, single_test
 from timewarp.mcmc.counter import Counter
-from timewarp.mcmc.independence import Queue
+from timewarp.mcmc.crew import Crew, Drawn
+from timewarp.mcmc.independence import NONE, Queue
 from timewarp.mcmc.split import Noise, Point, Residual, turned
 from timewarp.state import Positions, State
 
@@ -73,7 +73,7 @@ class Annealed:
         width: proposals drawn at once, for each chain.
         angle: theta of the transitions, 0 < theta <= pi/2.
         particles: M, paths at the same torsions.
-        threads: that draw proposals side by side; the chains are the same with any number.
+        crew: other cores that draw proposals; the chains are the same with any number.
     """
 
     energy: Energy
@@ -82,16 +82,16 @@ class Annealed:
     width: int = 128
     angle: float = 0.3 * math.pi
     particles: int = 1
-    threads: int = 1
+    crew: Crew | None = None
 
     exact: ClassVar[bool] = True
     max_tests: ClassVar[int] = 1
 
     def __post_init__(self):
-        if self.stages < 0 or not 0 < self.angle <= math.pi / 2 or min(self.width, self.particles, self.threads) < 1:
+        if self.stages < 0 or not 0 < self.angle <= math.pi / 2 or min(self.width, self.particles) < 1:
             raise ValueError(
-                "expected stages >= 0, a width of at least 1 proposal, 0 < angle <= pi/2, at least 1 particle and 1 "
-                f"thread, got {self.stages}, {self.width}, {self.angle}, {self.particles}, {self.threads}"
+                "expected stages >= 0, a width of at least 1 proposal, 0 < angle <= pi/2 and at least 1 particle, "
+                f"got {self.stages}, {self.width}, {self.angle}, {self.particles}"
             )
 
     @property
@@ -134,14 +134,14 @@ class Annealed:
     @torch.no_grad()
     def step(self, queue: Queue, rng: torch.Generator) -> tuple[Queue, dict[str, Any]]:
         """One test in each chain."""
-        usual, counter = 0, Counter(self.proposal)
+        usual, counter, elsewhere = 0, Counter(self.proposal), 0
         if queue.next >= self.width:
-            queue = self._filled(queue, rng)
+            queue, elsewhere = self._filled(queue, rng)
             usual += self.cost * queue.energy_waiting.numel()
         if queue.log_net.isnan().any():
             queue = replace(queue, log_net=self._of_present(queue.present, queue.kept, rng))
             usual += self.cost * len(queue.log_net)
-        evaluations = counter.spent(usual)
+        evaluations = counter.spent(usual) + elsewhere
         k, present = queue.next, queue.present
         energy, log_net = queue.energy_waiting[k], queue.log_net_waiting[k]
         accepted = accept.metropolis(present.energy, energy, queue.log_net - log_net, rng)
@@ -203,38 +203,44 @@ class Annealed:
 
         return residual
 
-    def _filled(self, queue: Queue, rng: torch.Generator) -> Queue:
-        def drawn(rows: Tensor, own: torch.Generator) -> Given:
-            return self.proposal.draw(len(rows), own)
+    def _filled(self, queue: Queue, rng: torch.Generator) -> tuple[Queue, int]:
+        """The queue with proposals, and the evaluations that others made for it.
 
-        return self._waiting(queue, drawn, rng)
-
-    def _waiting(
-        self, queue: Queue, drawn: Callable[[Tensor, torch.Generator], Given], rng: torch.Generator, kept: int = 0
-    ) -> Queue:
-        """The queue with proposals; `drawn` makes those of some rows, [width * chains], with numbers of their own.
-
-        The rows are parted without a look at the threads, so that these change no number.
+        The seeds of those after them are drawn too, so that a crew may begin.
         """
-        shape, state = queue.energy_waiting.shape, queue.waiting
-        paths = side_by_side(state.positions.shape[-2])
-        parts = torch.arange(shape.numel()).split(max(1, paths // self.particles))
-        seeds = torch.randint(2**62, (len(parts),), generator=rng, device=rng.device).tolist()
-
-        @torch.no_grad()
-        def made(rows: Tensor, seed: int) -> tuple[Positions, Tensor, Tensor]:
-            own = torch.Generator(rng.device).manual_seed(seed)
-            return self._weighed(drawn(rows, own), own)
-
-        if self.threads > 1 and len(parts) > 1:
-            with ThreadPoolExecutor(min(self.threads, len(parts)), initializer=_alone) as pool:
-                found = list(pool.map(made, parts, seeds))
+        counts = [len(rows) for rows in self._rows(queue)]
+        seeds = queue.seeds.tolist() if len(queue.seeds) == len(counts) else _seeds(len(counts), rng).tolist()
+        jobs, after = list(zip(counts, seeds, strict=True)), _seeds(len(counts), rng)
+        if self.crew is None:
+            found = [self.draws(*job) for job in jobs]
+            elsewhere = 0
         else:
-            found = [made(*part) for part in zip(parts, seeds, strict=True)]
+            before = Counter(self.proposal)
+            found = self.crew.drawn(self, jobs)
+            elsewhere = sum(part.asked for part in found) - before.spent(0)
+            self.crew.expect(self, list(zip(counts, after.tolist(), strict=True)))
+        return self._waiting(queue, [part.parts for part in found], seeds=after), elsewhere
+
+    @torch.no_grad()
+    def draws(self, count: int, seed: int) -> Drawn:
+        """(positions, U/kT, ln q_W) of so many proposals."""
+        before, rng = Counter(self.proposal), torch.Generator().manual_seed(seed)
+        found = self._weighed(self.proposal.draw(count, rng), rng)
+        return Drawn(found, before.spent(0))
+
+    def _rows(self, queue: Queue) -> tuple[Tensor, ...]:
+        """The numbers of all proposals, as many together as are drawn at once, whatever the number of cores."""
+        paths = side_by_side(queue.waiting.positions.shape[-2])
+        return torch.arange(queue.energy_waiting.numel()).split(max(1, paths // self.particles))
+
+    def _waiting(self, queue: Queue, found: Sequence[tuple[Tensor, ...]], kept: int = 0, seeds: Tensor = NONE) -> Queue:
+        """The queue with these proposals, (positions, U/kT, ln q_W) of some rows after others."""
+        shape, state = queue.energy_waiting.shape, queue.waiting
         positions, energy, log_net = (torch.cat(part) for part in zip(*found, strict=True))
         waiting = State(positions.view_as(state.positions), state.velocities)
         unknown = torch.full_like(queue.log_net, torch.nan)
-        return Queue(queue.present, unknown, waiting, energy.view(shape), log_net.view(shape), 0, kept)
+        present = queue.present
+        return Queue(present, unknown, waiting, energy.view(shape), log_net.view(shape), 0, kept, seeds)
 
     def _weighed(self, given: Given, rng: torch.Generator) -> tuple[Positions, Tensor, Tensor]:
         positions, energy, log_weight = self.forward(given, rng)
@@ -255,9 +261,8 @@ def _normal(like: Tensor, count: int, rng: torch.Generator) -> Noise:
     return torch.randn(shape, generator=rng, dtype=like.dtype, device=rng.device).to(like.device)
 
 
-def _alone() -> None:
-    """A thread that draws has one core."""
-    torch.set_num_threads(1)
+def _seeds(count: int, rng: torch.Generator) -> Tensor:
+    return torch.randint(2**62, (count,), generator=rng, device=rng.device).cpu()
 
 
 def _repeated(given: Given, count: int) -> Given:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from timewarp.kernel import Energy, Proposal
@@ -14,6 +14,8 @@ from timewarp.mcmc import accept
 from timewarp.mcmc.chain import Chain, single_test
 from timewarp.mcmc.counter import Counter
 from timewarp.state import Positions, State
+
+NONE = torch.zeros(0, dtype=torch.long)
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Queue:
         log_net_waiting: as `log_net`.
         next: the proposal to be tested next; the width when none is left.
         kept: torsions that the proposals share with the present; 0 but in `Regrowth`.
+        seeds: of the proposals after these, in `Annealed`; none where they are not drawn yet.
     """
 
     present: Chain
@@ -37,6 +40,7 @@ class Queue:
     log_net_waiting: Float[Tensor, "width chains"]
     next: int
     kept: int = 0
+    seeds: Int[Tensor, " parts"] = NONE
 
     @property
     def state(self) -> State:
@@ -56,6 +60,7 @@ class Queue:
             "waiting.log_net": self.log_net_waiting,
             "next": torch.tensor(self.next),
             "kept": torch.tensor(self.kept),
+            "seeds": self.seeds,
         }
 
     @classmethod
@@ -69,6 +74,7 @@ class Queue:
             flat["waiting.log_net"],
             int(flat["next"]),
             int(flat["kept"]),
+            flat.get("seeds", NONE),
         )
 
 

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timewarp.kernel import Given, Regrowing
+from timewarp.kernel import Regrowing
 from timewarp.mcmc.annealed import Annealed
 from timewarp.mcmc.chain import Chain
 from timewarp.mcmc.independence import Queue
@@ -51,14 +51,15 @@ class Regrowth(Annealed):
         queue, spent = super().moved(queue, positions, energy)
         return replace(queue, next=self.width), spent
 
-    def _filled(self, queue: Queue, rng: torch.Generator) -> Queue:
+    def _filled(self, queue: Queue, rng: torch.Generator) -> tuple[Queue, int]:
+        """The queue with proposals; they depend on the present, so that none are drawn ahead."""
         kept = int(torch.randint(1, self.proposal.torsions, (), generator=rng, device=rng.device))
         torsions = self.proposal.given(queue.present.state.positions, kept)[0].torsions
-
-        def drawn(rows: Tensor, own: torch.Generator) -> Given:
-            return self.proposal.regrown(torsions, kept, rows.to(torsions.device) % len(torsions), own)
-
-        return self._waiting(queue, drawn, rng, kept)
+        found = []
+        for rows in self._rows(queue):
+            given = self.proposal.regrown(torsions, kept, rows.to(torsions.device) % len(torsions), rng)
+            found.append(self._weighed(given, rng))
+        return self._waiting(queue, found, kept), 0
 
     def _of_present(self, present: Chain, kept: int, rng: torch.Generator) -> Float[Tensor, " chains"]:
         given, noise = self.proposal.given(present.state.positions, kept)
