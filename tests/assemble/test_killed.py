@@ -75,13 +75,13 @@ def size(out):
     return (out / "log.csv").stat().st_size if (out / "log.csv").exists() else 0
 
 
-def killed_and_resumed(alone, out, moments):
+def killed_and_resumed(alone, out, moments, *more):
     """How many of these moments came before the end, and found something to go on from."""
     whole, before = contents(alone), 0
     for share, wait in moments:
-        process = started(out, "--resume")
+        process = started(out, "--resume", *more)
         before += killed(process, out, share, wait) and (not share or size(out) > 0)
-    ended(started(out, "--resume"))
+    ended(started(out, "--resume", *more))
     assert contents(out) == whole
     assert counts(out) == counts(alone)
     return before
@@ -101,6 +101,18 @@ def test_a_run_killed_at_twenty_random_moments_goes_on_as_one_left_alone(alone, 
     early = sum(killed_and_resumed(alone, tmp_path / f"run{i}", [moment]) for i, moment in enumerate(moments))
     print(f"{early} of 20 runs were killed before their end, and all went on to the same bytes")
     assert early >= 12
+
+
+@pytest.mark.long
+def test_a_run_of_which_openmm_has_the_last_word_goes_on_too(tmp_path):
+    """Killed at five random moments; prints how many of the kills came before the end."""
+    rng, alone = random.Random(5), tmp_path / "alone"
+    ended(started(alone, "--verify"))
+    moments = [(rng.uniform(0.001, 0.9), rng.expovariate(10)) for _ in range(5)]
+    each = [(tmp_path / f"run{i}", [moment]) for i, moment in enumerate(moments)]
+    early = sum(killed_and_resumed(alone, out, moment, "--verify") for out, moment in each)
+    print(f"{early} of 5 runs with --verify were killed before their end, and all went on to the same bytes")
+    assert early >= 3
 
 
 @pytest.mark.long
