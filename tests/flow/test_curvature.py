@@ -7,7 +7,7 @@ import torch
 
 from timewarp import units
 from timewarp.flow.curvature import Curvature
-from timewarp.flow.growth import CLOSEST, pair_tables
+from timewarp.flow.pair_tables import CLOSEST, pair_tables
 from timewarp.flow.swings import Swings
 
 from .molecules import chart_of, molecule_of

@@ -5,7 +5,9 @@ import torch
 
 from timewarp import units
 from timewarp.flow.foresight import DEPTH, SETTINGS, SIZE, SOFTENED, Beads
-from timewarp.flow.growth import ANGLES, TEMPER, Growth, born_radii
+from timewarp.flow.growth import ANGLES, Growth
+from timewarp.flow.pair_curves import TEMPER
+from timewarp.flow.pair_tables import born_radii
 
 from .molecules import chart_of, molecule_of
 from .test_growth import KT, angles, grown

@@ -5,7 +5,9 @@ import torch
 
 from timewarp import units
 from timewarp.energy import Potential
-from timewarp.flow.growth import ANGLES, CHANNELS, TEMPER, Growth, born_radii
+from timewarp.flow.growth import ANGLES, CHANNELS, Growth
+from timewarp.flow.pair_curves import TEMPER
+from timewarp.flow.pair_tables import born_radii
 
 from .molecules import chart_of, flow_of, molecule_of, proposal_of
 

@@ -16,7 +16,7 @@ import torch
 
 from timewarp import ahead
 from timewarp.energy import Potential, compiled
-from timewarp.flow import growth
+from timewarp.flow import pair_curves
 from timewarp.kernel import Energy
 
 LOADED_STEPS, LOADED_SECONDS = 1000, 5.0  # shorter runs are left alone
@@ -61,7 +61,7 @@ def fused(potential: Energy, steps: int | None, seconds: float | None) -> tuple[
 
 def ready(potential: Potential) -> bool:
     """Whether all that a run of this potential compiles is only to be loaded."""
-    return compiled.ready(potential.tables) and growth.ready(potential.dtype)
+    return compiled.ready(potential.tables) and pair_curves.ready(potential.dtype)
 
 
 def prepare(potential: Potential) -> None:
@@ -72,7 +72,7 @@ def prepare(potential: Potential) -> None:
 def made(kind: compiled.Kind) -> None:
     """Compile what potentials of one kind need."""
     compiled.make(kind)
-    growth.make(getattr(torch, kind[0]))
+    pair_curves.make(getattr(torch, kind[0]))
 
 
 def _reaches(steps: int | None, seconds: float | None, many: int, long: float) -> bool:

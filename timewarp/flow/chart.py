@@ -31,6 +31,7 @@ from timewarp.flow.tree import Tree, tree
 from timewarp.machine import apt
 from timewarp.state import Molecule, Positions
 
+ANGLE, DIHEDRAL = 1, 2  # kinds of an internal coordinate; a bond is 0
 SPACING = 1e-4  # nm and rad, of the differences of gradients
 VERSION = ("phases", "closing")  # of the whitening of a molecule with saturated rings
 SOFTEST = 1.0  # floor of the curvature's eigenvalues, 1/rad^2: a coordinate softer than a radian is not stiff
@@ -85,7 +86,7 @@ class InternalChart:
         self.prepared = self.internal(molecule.reference.double()[None])[0]
         self.puckers = Puckers.of(self.tree, molecule.reference, self.prepared)
         place, kind = self.stiff.nonzero().unbind(1)
-        self.dihedrals = (kind == 2) & ~torch.isin(place, self.puckers.amplitudes)
+        self.dihedrals = (kind == DIHEDRAL) & ~torch.isin(place, self.puckers.amplitudes)
         if whitening is not None:
             phases = self.puckers.phases.cpu()  # and those of the rings whose closing terms `rest` leaves out
             if any(not torch.equal(whitening.get(name, phases[:0]), phases) for name in VERSION):

@@ -24,12 +24,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from timewarp import units
-from timewarp.flow.chart import InternalChart
+from timewarp.flow.chart import DIHEDRAL, InternalChart
 from timewarp.flow.geometry import dihedral
 from timewarp.flow.pucker import SOFTNESS, STEP, UNIT, polar
 from timewarp.state import Molecule
-
-DIHEDRAL = 2
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from timewarp import units
-from timewarp.flow.chart import InternalChart
+from timewarp.flow.chart import ANGLE, DIHEDRAL, InternalChart
 from timewarp.flow.closing import Closing
-from timewarp.flow.growth import CLOSEST, pair_tables
 from timewarp.flow.moments import hessian, roots_of
+from timewarp.flow.pair_tables import CLOSEST, pair_tables
 from timewarp.flow.swings import Swings
 from timewarp.machine import apt
 from timewarp.state import Molecule, Positions
 
-ANGLE, DIHEDRAL = 1, 2
 AT_ONCE = 32  # configurations, so that their matrices stay in the cache
 
 

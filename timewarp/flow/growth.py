@@ -17,32 +17,25 @@ what the flow starts from and corrects. The Born radii are those of the prepared
 from __future__ import annotations
 
 import copy
-import functools
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import pi
-from types import ModuleType
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from timewarp import units
-from timewarp.ahead import ahead, kept
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.foresight import SETTINGS, Beads, Foresight, foreseen
+from timewarp.flow.pair_curves import ANGLES, energies, made_for, sums, tempered
+from timewarp.flow.pair_tables import born_radii, pair_tables
 from timewarp.flow.ring_growth import AT_ONCE, RingStep
 from timewarp.flow.tokens import own_energy
-from timewarp.forcefield import GeneralizedBorn
 from timewarp.state import Molecule
 
-ANGLES = 36  # of a curve, equally spaced from -pi
-TEMPER = 3.0  # kT: from here on a clash counts by its logarithm, since the stiff coordinates give way
-CLOSEST = 0.08**2  # nm^2, of two atoms: closer is no worse
 PAIRS = 2  # curves of the pairs of a torsion's own group
 CHANNELS = PAIRS + 2
-OPTIONS = {"cpp.dynamic_threads": True}
 
 
 @dataclass(frozen=True)
@@ -85,7 +78,7 @@ class Growth:
         pairs, ones = pair_tables(molecule, order, kT), torch.ones(molecule.atoms, dtype=torch.float64)
         owner = _owners(still)
         self.base = (owner < 0).nonzero()[:, 0]
-        self.energies = _compiled(chart.dtype) if compiled else _energies
+        self.energies = made_for(chart.dtype) if compiled else energies
         self.start = frame.to(chart.dtype)
         grid = torch.arange(ANGLES, dtype=chart.dtype) * (2 * pi / ANGLES) - pi
         self.cosine, self.sine = torch.cos(grid), torch.sin(grid)
@@ -122,7 +115,7 @@ class Growth:
 
     def fuse(self) -> None:
         """Compile the loops from here on."""
-        self.energies = _compiled(self.start.dtype)
+        self.energies = made_for(self.start.dtype)
 
     def begin(self, batch: int) -> Float[Tensor, "batch atoms 3"]:
         """Positions in placement order, of which those that no torsion moves are right."""
@@ -146,10 +139,10 @@ class Growth:
         apart = placed[:, step.standing] - origin[:, None]
         if isinstance(step, RingStep):
             local = apart @ torch.stack([x, y, z], -1)
-            inner = _sums(step.inner_square, *step.inner)
-            parts = [_sums(step.square(part), *step.tables) for part in local.split(AT_ONCE)]
+            inner = sums(step.inner_square, *step.inner)
+            parts = [sums(step.square(part), *step.tables) for part in local.split(AT_ONCE)]
             clash, electric = (torch.cat(part) + own for part, own in zip(zip(*parts, strict=True), inner, strict=True))
-            return torch.stack([_tempered(clash), electric], 1)
+            return torch.stack([tempered(clash), electric], 1)
         h, u, v = ((apart * e[:, None]).sum(-1)[:, None] for e in (z, x, y))
         height, along, across = step.height[:, None], step.along[:, None], step.across[:, None]
         a = (height - h).square() + along.square() + across.square() + u * u + v * v
@@ -182,27 +175,6 @@ class Growth:
         return torch.stack(found, 1) if found else placed.new_zeros(len(torsions), 0, CHANNELS, ANGLES)
 
 
-def _energies(a, b, c, cosine, sine, *tables):
-    clash, electric = _sums(a[..., None] + b[..., None] * cosine + c[..., None] * sine, *tables)
-    return torch.stack([_tempered(clash), electric], 1)
-
-
-def _sums(square, *tables):
-    """(Lennard-Jones, Coulomb and generalized Born), [batch, angles], from squared distances of all pairs."""
-    sigma6, epsilon, charge, born, reach = (table[..., None] for table in tables)
-    square = square.clamp_min(CLOSEST)
-    inverse = 1 / square
-    s6 = sigma6 * inverse * inverse * inverse
-    clash = (epsilon * (s6 * s6 - s6)).sum((1, 2))
-    smooth = (square + reach * torch.exp(-square / (4 * reach))).rsqrt()
-    return clash, (charge * inverse.sqrt() - born * smooth).sum((1, 2))
-
-
-def _tempered(clash):
-    over = (clash - TEMPER).clamp_min(0.0)
-    return torch.where(over > 0, TEMPER + TEMPER * torch.log1p(over / TEMPER), clash)
-
-
 def _settings(molecule, chart, kT) -> tuple[Tensor, Tensor]:
     """(positions in placement order, torsions) of the few settings that `Foresight` averages over; always the same."""
     weights = (-own_energy(molecule, chart, 2 * ANGLES) / kT).softmax(-1)
@@ -214,44 +186,6 @@ def _settings(molecule, chart, kT) -> tuple[Tensor, Tensor]:
     stiff = torch.zeros(SETTINGS, chart.stiffs, dtype=chart.dtype)
     positions = chart.inverse(angles.to(chart.dtype), stiff)[0].double()
     return positions[:, chart.tree.order.to(positions.device)], angles.double()
-
-
-def _named(dtype: torch.dtype) -> tuple[str, list[ModuleType]]:
-    return f"growth-{str(dtype)[6:]}", [sys.modules[__name__]]
-
-
-def ready(dtype: torch.dtype) -> bool:
-    """Whether the compiled loops are only to be loaded."""
-    return kept(OPTIONS, *_named(dtype))
-
-
-def make(dtype: torch.dtype) -> None:
-    """Compile them, if they are not kept."""
-    _compiled(dtype)
-
-
-@functools.cache
-def _traced() -> Callable[..., Tensor]:
-    return torch.compile(_energies, dynamic=True)
-
-
-@functools.cache
-def _compiled(dtype: torch.dtype) -> Callable[..., Tensor]:
-    """On a CPU it is loaded, where a process of this user made it before; else each compiles it at its first call."""
-    table = torch.zeros(7, 19, dtype=dtype)  # sizes that are like those of peptides, and unlike one another
-    example = [*3 * [table.expand(64, -1, -1).contiguous()], *2 * [torch.zeros(ANGLES, dtype=dtype)], *5 * [table]]
-    free = [*3 * [[0, 1, 2]], *2 * [[]], *5 * [[0, 1]]]
-    try:
-        made = ahead(lambda *t: [_energies(*t)], example, free, OPTIONS, *_named(dtype))
-    except Exception:  # its kinds differ between versions; what cannot be compiled at all is said at the call
-        return _traced()
-
-    def energies(*tensors):
-        if tensors[0].is_cuda or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
-            return _traced()(*tensors)
-        return made([t.contiguous() for t in tensors])[0]
-
-    return energies
 
 
 def _axes(placed, axis):
@@ -283,39 +217,3 @@ def _step(axis, number, owner, frame, pairs, dtype) -> Step:
     tables = [table[group][:, standing].to(dtype) for table in pairs]
     local = [(apart @ e).to(dtype) for e in (z, x, y)]
     return Step(axis, group, standing, *local, *tables)
-
-
-def pair_tables(molecule: Molecule, order: Tensor, kT: float) -> list[Tensor]:
-    """Pair matrices in placement order: sigma^6, 4 epsilon, q q, q q of the solvent, B B; energies in kT."""
-    ff = molecule.forcefield
-    sigma6 = ((ff.sigma[:, None] + ff.sigma) / 2) ** 6
-    epsilon = 4 * (ff.epsilon[:, None] * ff.epsilon).sqrt()
-    charge = units.COULOMB * ff.charge[:, None] * ff.charge
-    i, j = ff.exception_index.unbind(1)
-    for a, b in ((i, j), (j, i)):
-        sigma6[a, b] = ff.exception_sigma**6
-        epsilon[a, b] = 4 * ff.exception_epsilon
-        charge[a, b] = units.COULOMB * ff.exception_charge
-    if ff.born is None:
-        born, radii = torch.zeros_like(charge), torch.ones_like(ff.charge)
-    else:
-        share = 1 / ff.born.solute_dielectric - 1 / ff.born.solvent_dielectric
-        born = share * ff.born.coulomb * ff.born.charge[:, None] * ff.born.charge
-        radii = born_radii(ff.born, molecule.reference)
-    tables = [sigma6, epsilon / kT, charge / kT, born / kT, radii[:, None] * radii]
-    return [table[order][:, order] for table in tables]
-
-
-def born_radii(born: GeneralizedBorn, positions: Float[Tensor, "atoms 3"]) -> Float[Tensor, " atoms"]:
-    """Born radii in nm of one configuration, without a neck: Hawkins, Cramer, Truhlar 1996, and Onufriev 2004."""
-    r = torch.cdist(positions.double(), positions.double()) + torch.eye(len(positions), dtype=torch.float64)
-    own, other = born.radius[:, None], born.scaled[None, :]
-    upper, lower = r + other, torch.maximum((r - other).abs(), own)
-    term = 1 / lower - 1 / upper + 0.25 * (r - other * other / r) * (1 / upper**2 - 1 / lower**2)
-    term = term + 0.5 * torch.log(lower / upper) / r
-    counted = (upper > own) & ~torch.eye(len(r), dtype=torch.bool)
-    psi = 0.5 * (term * counted).sum(1) * born.radius
-    scale = torch.tanh(psi * (born.alpha + psi * (-born.beta + psi * born.gamma)))
-    if not bool(torch.as_tensor(born.alpha).any()):
-        return 1 / (1 / born.radius - psi / born.radius)
-    return 1 / (1 / born.radius - scale / (born.radius + born.offset))

@@ -26,13 +26,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from timewarp.flow.growth import CLOSEST
+from timewarp.flow.chart import DIHEDRAL
+from timewarp.flow.pair_tables import CLOSEST
 from timewarp.flow.swings import Swings, swung
 from timewarp.machine import machine_code
 
 MOMENTS = 14
 LEAST = 1e-12  # of a length that is divided by
-DIHEDRAL = 2
 
 
 def hessian(

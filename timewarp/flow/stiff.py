@@ -32,7 +32,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timewarp.flow.basin import HIGH, LOW, Basin, definite, in_bounds
+from timewarp.flow.basin import Basin, definite
+from timewarp.flow.bounding import bounded
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.curvature import Curvature
 from timewarp.flow.response import Evaluated, Response
@@ -42,10 +43,6 @@ from timewarp.state import Positions
 
 CAP = 4.0  # length of a step that relaxes what was not drawn yet, in standard deviations: a clash asks for more
 NEAR = 0.3  # kT, twice what one Newton step would gain: from here on it takes more than one
-STEEP = 3.0  # eigenvalue from which on a direction gets two widths, as one below `LOW` does
-MODES = 4  # directions of a geometry that do
-SWING = 4.4  # 1 / standard deviation of a ring's amplitude, at most: what turns with it is not as stiff as it seems
-PROBE = 1.4  # where the energy is asked for these, in standard deviations of the mean curvature
 
 
 class Stiff:
@@ -114,7 +111,7 @@ class Stiff:
             known = Evaluated(*(part[far] for part in at)), lower[far]
             mean[far], positions = settled(self, torsions[far], start[far], known)
             curvature[far] = self.curvature(positions).add_(self.alone)
-        return self._bounded(torsions, mean, curvature)
+        return bounded(self, torsions, mean, curvature)
 
     @torch.no_grad()
     def free_energy(self, torsions: Float[Tensor, "count torsions"]) -> Float[Tensor, " count"]:
@@ -138,56 +135,6 @@ class Stiff:
         lower, failed = torch.linalg.cholesky_ex(curvature)
         lower[(failed != 0) | ~lower.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)] = self.likely
         return lower
-
-    def _even(self, torsions: Tensor, mean: Tensor, lower: Tensor) -> Basin:
-        """A basin that is nowhere lopsided."""
-        axes = lower.new_zeros(len(lower), MODES, lower.shape[-1])
-        return Basin(torsions, mean, lower, axes, lower.new_ones(len(lower), MODES, 2))
-
-    def _bounded(self, torsions: Tensor, mean: Tensor, curvature: Float[Tensor, "count soft soft"]) -> Basin:
-        """L of P with its eigenvalues, relative to the mean curvature, in bounds; two widths where they were not.
-
-        A direction in which P is all but flat leads into walls; one that a contact makes steep is steep on one side
-        and near the bottom alone. Of up to `MODES` such directions the energy on both sides tells the widths.
-        """
-        lower, failed = torch.linalg.cholesky_ex(curvature)
-        within = [
-            torch.linalg.cholesky_ex(m)[1] for m in (curvature - LOW * self.usual, STEEP * self.usual - curvature)
-        ]
-        out = (failed + within[0] + within[1] != 0) & curvature.isfinite().flatten(1).all(1)
-        lower[~(lower.diagonal(dim1=-2, dim2=-1).isfinite().all(-1) & (failed == 0))] = self.likely
-        basin = self._even(torsions, mean, lower)
-        if out.any():
-            relative = self.unlikely @ curvature[out] @ self.unlikely.T
-            found, vectors = torch.linalg.eigh(0.5 * (relative + relative.mT))
-            values, turned = in_bounds(found), self.likely @ vectors
-            lower[out] = torch.linalg.cholesky((turned * values[:, None]) @ turned.mT)
-            self._skew(basin, out.nonzero()[:, 0], found, values, vectors)
-        for row in range(self.softs - self.leads, self.softs):
-            lower[:, row, row].clamp_(max=SWING)
-        return basin
-
-    def _skew(self, basin: Basin, rows: Tensor, found: Tensor, values: Tensor, vectors: Tensor) -> None:
-        """Fill in the axes and widths of the `rows` of a basin, from the energy at `PROBE` on both sides."""
-        beyond = torch.where(found > STEEP, (found / STEEP).log(), (LOW - found).clamp_min(0.0))
-        size, mode = beyond.topk(min(MODES, beyond.shape[1]), dim=1)
-        row, slot = (size > 0).nonzero().unbind(1)
-        mode, at = mode[row, slot], rows[row]
-        pick = vectors[row, :, mode]  # in the coordinates that the mean curvature whitens
-        soft = torch.linalg.solve_triangular(self.likely.mT, pick[..., None], upper=True)[..., 0]
-        bonds = torch.linalg.solve_triangular(self.root.T, (-soft @ self.across).T, upper=True).T
-        delta = soft.new_empty(len(soft), self.chart.stiffs)
-        delta[:, self.bonds], delta[:, self.soft] = bonds, PROBE * soft
-        step = delta @ self.chart.root
-        mean, torsions = basin.mean[at], basin.torsions[at]
-        rise = [self.response.value(torsions, mean + side * step) for side in (-1, 0, 1)]
-        curvature = torch.stack([2 / PROBE**2 * (rise[k] - rise[1]) for k in (0, 2)], -1)
-        # a wall is as steep as it begins: how it goes on is too far out
-        there = found[row, mode][:, None].clamp_min(HIGH)
-        curvature = in_bounds(torch.minimum(curvature.nan_to_num(torch.inf, torch.inf, torch.inf), there))
-        axis = (basin.lower[at].mT @ soft[..., None])[..., 0]
-        basin.axes[at, slot] = axis / axis.norm(dim=1, keepdim=True)
-        basin.widths[at, slot] = (values[row, mode][:, None] / curvature).sqrt().to(axis.dtype)
 
     def root_at(self, positions: Positions) -> Float[Tensor, "count soft soft"]:
         """L of P at these positions."""
