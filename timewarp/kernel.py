@@ -135,19 +135,23 @@ class Factored(Protocol):
 
 @runtime_checkable
 class Regrowing(Factored, Protocol):
-    """One whose q is a product of conditionals of `torsions` coordinates, so that it draws some given those before."""
+    """One that draws a part of tau given the others, which stay; `kept`, from 1 to `parts`, says which."""
 
     @property
-    def torsions(self) -> int: ...
+    def parts(self) -> int: ...
+
+    def torsions(self, positions: Positions) -> Float[Tensor, "count torsions"]:
+        """tau of these positions."""
+        ...
 
     def regrown(
         self, present: Float[Tensor, "chains torsions"], kept: int, rows: Int[Tensor, " count"], rng: torch.Generator
     ) -> Given:
-        """The first `kept` torsions of a present, the row of each draw, and others drawn from q given these."""
+        """The torsions that stay, of a present, the row of each draw, and others drawn from a law given these."""
         ...
 
     def given(self, positions: Positions, kept: int = 0) -> tuple[Given, Float[Tensor, "count noises"]]:
-        """What `regrown` says of the torsions of these positions: ln q of all but the first; and e there."""
+        """What `regrown` says of the torsions of these positions: ln of that law; and e there."""
         ...
 
 

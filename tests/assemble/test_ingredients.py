@@ -7,7 +7,7 @@ from statistics import geometric_mean
 import pytest
 
 from timewarp import assemble
-from timewarp.assemble.tally import FLOW, LOCAL, REGROWTH, TORSIONS
+from timewarp.assemble.tally import FLOW, LOCAL, REGROWTH, TORSIONS, TURNING
 from timewarp.mcmc import Cycle
 from timewarp.md.system import prepare_sequence, write_pdb
 from timewarp.settings import SampleSettings
@@ -18,9 +18,10 @@ VARIANTS = {
     "everything": {},
     "one draw of bonds and angles": {"particles": 1},
     "annealing of 4 steps in its place": {"anneal": 4, "particles": 1},
-    "no regrowth": {"without": (REGROWTH,)},
-    "no local moves": {"without": (TORSIONS, LOCAL), "warm_up": 0},
-    "local moves alone": {"without": (FLOW, REGROWTH), "warm_up": 0},
+    "no regrowth": {"without": (REGROWTH,), "warm_up": 0},
+    "no single torsions drawn anew": {"without": (TURNING,), "warm_up": 0},
+    "no local moves": {"without": (TURNING, TORSIONS, LOCAL), "warm_up": 0},
+    "local moves alone": {"without": (FLOW, REGROWTH, TURNING), "warm_up": 0},
     "no warm-up, weights by rule": {"warm_up": 0},
     "narrow (width 10)": {"width": 10},
     "OpenMM has the last word": {"verify": True},

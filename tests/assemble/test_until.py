@@ -93,7 +93,7 @@ def test_the_warm_up_leaves_no_frame(run):
     assert log["step"].min() == 1
     assert len(log) == 4 * report["frames"] == 4 * report["steps"]
     made = {
-        name: tested / (1 if name in ("flow", "regrowth") else MOVES)
+        name: tested / (1 if name in ("flow", "regrowth", "turning") else MOVES)
         for name, (tested, _) in report["by_kernel"].items()
     }
     assert sum(made.values()) == 4 * report["steps"]

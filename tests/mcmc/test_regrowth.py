@@ -70,7 +70,7 @@ def p_value(x):
 class Links:
     """q of three taus, each given the one before, and noise that is carried to y along a line."""
 
-    cost, noises, torsions = (1, 1), 3, 3
+    cost, noises, parts = (1, 1), 3, 2
 
     def __init__(self):
         self.seen = []
@@ -88,6 +88,9 @@ class Links:
         self.seen.append(kept)
         noise = torch.randn(len(rows), 3, generator=rng, dtype=torch.float64)
         return self._given(chained(noise, FLAT, present[rows, :kept]), kept)
+
+    def torsions(self, positions):
+        return positions[:, 0]
 
     def given(self, positions, kept=0):
         taus, y = positions.unbind(1)
@@ -233,9 +236,9 @@ def test_it_goes_on_from_what_was_saved():
 
 def test_one_torsion_cannot_be_parted():
     class One(Links):
-        torsions = 1
+        parts = 0
 
-    with pytest.raises(ValueError, match="expected at least 2 torsions, some to stay and some to draw, got 1"):
+    with pytest.raises(ValueError, match="expected torsions of which some may stay, got a proposal of 0 parts"):
         kernel(One)
 
 

@@ -37,7 +37,8 @@ FACTS = (
 MOVES = {
     "flow": "flow, all torsions",
     "regrowth": "flow, some torsions",
-    "torsions": "single torsions",
+    "turning": "one torsion anew",
+    "torsions": "torsions turned",
     "hamiltonian": "Hamiltonian",
 }
 

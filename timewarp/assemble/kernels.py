@@ -12,18 +12,24 @@ from timewarp.assemble.peptide import Peptide
 from timewarp.energy import Potential
 from timewarp.flow.factored import FactoredInternal
 from timewarp.flow.internal import InternalProposal
-from timewarp.kernel import Proposal, Regrowing
+from timewarp.flow.turning import Turning
+from timewarp.kernel import Proposal
 from timewarp.mcmc import Annealed, Crew, Independence, Metropolis, Regrowth
 
-REGROWN = 0.22  # share of regrowth in the steps of the flow; measured, see checkpoints/README.md
-BLOCK = 4  # its steps for which the same torsions stay
+REGROWN, TURNED = 0.17, 0.17  # shares of regrowth and of single torsions drawn anew in the steps of the flow
+BLOCK = 3  # steps of these for which the same torsions stay
 
 
-def regrowth_of(kernel: Any) -> Regrowth | None:
-    """Moves that draw a part of the torsions, beside a kernel that draws them all; None where it cannot be parted."""
-    if not isinstance(kernel, Annealed) or not isinstance(kernel.proposal, Regrowing) or kernel.proposal.torsions < 2:
+def regrowth_of(kernel: Any) -> tuple[Regrowth, Regrowth] | None:
+    """Moves that draw a part of the torsions, beside a kernel that draws them all; None where it cannot be parted.
+
+    The first draws the last torsions by the flow, the second any one by the energy.
+    """
+    whole = kernel.proposal if isinstance(kernel, Annealed) else None
+    if not isinstance(whole, FactoredInternal) or whole.parts < 1:
         return None
-    return Regrowth(kernel.energy, kernel.proposal, kernel.stages, BLOCK, kernel.angle, kernel.particles)
+    how = kernel.stages, BLOCK, kernel.angle, kernel.particles
+    return Regrowth(kernel.energy, whole, *how), Regrowth(kernel.energy, Turning(whole), *how)
 
 
 def flow_kernel(
@@ -62,6 +68,6 @@ def undivided() -> Iterator[int]:
 
 
 def parted(weights: Sequence[float]) -> tuple[float, ...]:
-    """Those of a mixture whose first kernel is the flow's, with what it gives to regrowth as the second."""
+    """Those of a mixture whose first kernel is the flow's, with what it gives to those of `regrowth_of` after it."""
     first, *others = weights
-    return (1 - REGROWN) * first, REGROWN * first, *others
+    return (1 - REGROWN - TURNED) * first, REGROWN * first, TURNED * first, *others

@@ -21,7 +21,7 @@ from timewarp.assemble.fusing import fused
 from timewarp.assemble.judging import judge
 from timewarp.assemble.kernels import flow_kernel, parted, regrowth_of, undivided
 from timewarp.assemble.peptide import Peptide
-from timewarp.assemble.tally import FLOW, LOCAL, REGROWTH, TORSIONS, Tally
+from timewarp.assemble.tally import FLOW, LOCAL, REGROWTH, TORSIONS, TURNING, Tally
 from timewarp.assemble.verifying import said, verification, verified
 from timewarp.assemble.warming import Warming, relies_on_local_moves, warm_up_of
 from timewarp.flow.pose import posed
@@ -169,11 +169,11 @@ def _kernel(settings, peptide: Peptide, proposal: Proposal, crew: Crew | None) -
     local = Repeat(Hamiltonian(energy, heavy, LEAPFROG, steps=10), MOVES)
     if not peptide.chart.torsions:
         return Cycle((flow, local), (0.9, 0.1)), (FLOW, LOCAL)
-    walk, regrowth = Repeat(peptide.walk(), MOVES), regrowth_of(flow)
-    if regrowth is None:
+    walk, partly = Repeat(peptide.walk(), MOVES), regrowth_of(flow)
+    if partly is None:
         return Cycle((flow, walk, local), (0.9, 0.05, 0.05)), (FLOW, TORSIONS, LOCAL)
     weights = parted((0.9, 0.05, 0.05))
-    return Cycle((flow, regrowth, walk, local), weights), (FLOW, REGROWTH, TORSIONS, LOCAL)
+    return Cycle((flow, *partly, walk, local), weights), (FLOW, REGROWTH, TURNING, TORSIONS, LOCAL)
 
 
 def _start(

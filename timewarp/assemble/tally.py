@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-FLOW, REGROWTH, TORSIONS, LOCAL = "flow", "regrowth", "torsions", "hamiltonian"  # names of kernels
+# names of kernels
+FLOW, REGROWTH, TURNING, TORSIONS, LOCAL = "flow", "regrowth", "turning", "torsions", "hamiltonian"
 
 
 @dataclass

@@ -7,8 +7,8 @@ machine, and make the run another one each time.
 The kernels take turns in blocks, since each change of kernel costs the flow a new path for every present state, which
 takes as long as three steps; the order is fixed, and so leaves invariant what each kernel does.
 
-Regrowth has a fixed share of the flow's steps: what it is there for, states that a chain leaves once in thousands of
-proposals, a pilot does not see.
+Regrowth and single torsions have fixed shares of the flow's steps: what they are there for, states that a chain leaves
+once in thousands of whole proposals, a pilot does not see.
 
 The width is not adapted. Proposals that wait are each tested exactly once, whatever was accepted before them, so that
 the width changes no acceptance and no autocorrelation of a memoryless flow; only the time of a proposal depends on it.
@@ -25,7 +25,7 @@ import torch
 from timewarp.assemble.exploration import words_of
 from timewarp.assemble.kernels import parted
 from timewarp.assemble.peptide import Peptide
-from timewarp.assemble.tally import FLOW, REGROWTH, Tally
+from timewarp.assemble.tally import FLOW, REGROWTH, TURNING, Tally
 from timewarp.mcmc import Mixture
 from timewarp.mcmc.pilot import Pilot
 from timewarp.settings import Progress, SampleSettings
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from timewarp.md.system import Prepared
 
 LATENCY = 15
+GIVEN = (REGROWTH, TURNING)  # whose shares are
 KEPT = 500  # steps that are kept before their states are read
-SHARES = {2: (0.7, 0.3), 3: (0.6, 0.25, 0.15), 4: (0.45, 0.15, 0.25, 0.15)}  # of the kernels, so that each is seen
+# of the kernels, so that each is seen
+SHARES = {2: (0.7, 0.3), 3: (0.6, 0.25, 0.15), 5: (0.38, 0.11, 0.11, 0.25, 0.15)}
 TURNS = 3  # blocks of each kernel
 LOCAL_FROM = 0.5  # share of the flow's steps below which the chains rely on local moves
 FEW = 0.01  # acceptance of the flow below which they do, whatever its steps are worth
@@ -63,7 +65,7 @@ class Warming:
 
     def __call__(self, state: Any, rng: torch.Generator, tally: Tally, progress: Progress) -> Any:
         """The chains after it; their states, evaluations and the weights that were found are noted in `tally`."""
-        judged = [k for k, name in enumerate(self.names) if name != REGROWTH]
+        judged = [k for k, name in enumerate(self.names) if name not in GIVEN]
         pilot, kept, seen = Pilot(len(judged)), [state.state.positions], set[str]()
         before = self._observed(state)
         for step, number in enumerate(turns(self.steps, SHARES[len(self.names)]), 1):
@@ -117,7 +119,7 @@ def relies_on_local_moves(tally: Tally, names: Sequence[str]) -> list[str]:
     if FLOW not in names or not tally.weights:
         return []
     tested, accepted = tally.warm_up.get(FLOW, (0, 0))
-    flows = sum(weight for name, weight in zip(names, tally.weights, strict=True) if name in (FLOW, REGROWTH))
+    flows = sum(weight for name, weight in zip(names, tally.weights, strict=True) if name in (FLOW, *GIVEN))
     if flows >= LOCAL_FROM and accepted > FEW * tested:
         return []
     return [

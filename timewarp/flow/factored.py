@@ -42,9 +42,13 @@ class FactoredInternal:
         return self.chart.stiffs
 
     @property
-    def torsions(self) -> int:
-        """Coordinates tau."""
-        return self.chart.torsions
+    def parts(self) -> int:
+        """Numbers of the first torsions that may stay."""
+        return self.chart.torsions - 1
+
+    def torsions(self, positions: Positions) -> Float[Tensor, "count torsions"]:
+        """tau of these positions."""
+        return self.chart.forward(positions)[0]
 
     def draw(self, count: int, rng: torch.Generator) -> Given:
         """Torsions drawn from q."""

@@ -10,9 +10,10 @@ the regrowth of configurational-bias Monte Carlo (Siepmann and Frenkel 1992), wi
 | k, drawn anew for each block of proposals, whatever the state | kept |
 | W of `Annealed`, with q(tau_k+1 ... tau_n | tau_1 ... tau_k) in place of q(tau) | log_weight |
 
-The first k torsions are the same in a present and all that is proposed to it, so that within a block the chain is that
-of `Annealed` for the target given these torsions, which leaves the whole target invariant. Proposals are of no use
-once another kernel has moved the torsions that stay.
+Any other part of the torsions may be drawn, by any law given the others (`Turning`). The others are the same in a
+present and all that is proposed to it, so that within a block the chain is that of `Annealed` for the target given
+them, which leaves the whole target invariant. Proposals are of no use once another kernel has moved the torsions that
+stay.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from timewarp.state import Positions
 
 @dataclass(frozen=True)
 class Regrowth(Annealed):
-    """Exact kernel for a `Regrowing` proposal of at least 2 torsions; each step tests one proposal in each chain.
+    """Exact kernel for a `Regrowing` proposal; each step tests one proposal in each chain.
 
     The attributes are those of `Annealed`; `width` is also the number of steps for which the same torsions stay.
     """
@@ -41,10 +42,8 @@ class Regrowth(Annealed):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.proposal.torsions < 2:
-            raise ValueError(
-                f"expected at least 2 torsions, some to stay and some to draw, got {self.proposal.torsions}"
-            )
+        if self.proposal.parts < 1:
+            raise ValueError("expected torsions of which some may stay, got a proposal of 0 parts; draw all at once")
 
     def moved(self, queue: Queue, positions: Positions, energy: Float[Tensor, " chains"]) -> tuple[Queue, int]:
         """The chains at positions that another kernel led to; a new block begins there."""
@@ -53,8 +52,8 @@ class Regrowth(Annealed):
 
     def _filled(self, queue: Queue, rng: torch.Generator) -> tuple[Queue, int]:
         """The queue with proposals; they depend on the present, so that none are drawn ahead."""
-        kept = int(torch.randint(1, self.proposal.torsions, (), generator=rng, device=rng.device))
-        torsions = self.proposal.given(queue.present.state.positions, kept)[0].torsions
+        kept = 1 + int(torch.randint(self.proposal.parts, (), generator=rng, device=rng.device))
+        torsions = self.proposal.torsions(queue.present.state.positions)
         found = []
         for rows in self._rows(queue):
             given = self.proposal.regrown(torsions, kept, rows.to(torsions.device) % len(torsions), rng)
