@@ -16,8 +16,10 @@ from timewarp.flow.turning import Turning
 from timewarp.kernel import Proposal
 from timewarp.mcmc import Annealed, Crew, Independence, Metropolis, Regrowth
 
-REGROWN, TURNED = 0.17, 0.17  # shares of regrowth and of single torsions drawn anew in the steps of the flow
-BLOCK = 3  # steps of these for which the same torsions stay
+PARTLY = 0.17  # share of regrowth, and of single torsions, in the steps of a flow of which nothing is taken up
+USUAL = 0.35  # acceptance of the flow where no warm-up told it
+BLOCK = 4  # steps of these for which the same torsions stay
+SHORTEST, LONGEST = 20, 160  # steps in which each kernel has one block
 
 
 def regrowth_of(kernel: Any) -> tuple[Regrowth, Regrowth] | None:
@@ -67,7 +69,22 @@ def undivided() -> Iterator[int]:
         torch.set_num_threads(cores)
 
 
-def parted(weights: Sequence[float]) -> tuple[float, ...]:
-    """Those of a mixture whose first kernel is the flow's, with what it gives to those of `regrowth_of` after it."""
+def parted(weights: Sequence[float], acceptance: float = USUAL) -> tuple[float, ...]:
+    """Those of a mixture whose first kernel is the flow's, with what it gives to those of `regrowth_of` after it.
+
+    These cost as much as whole proposals and do less, where whole ones are taken up.
+    """
     first, *others = weights
-    return (1 - REGROWN - TURNED) * first, REGROWN * first, TURNED * first, *others
+    share = PARTLY * (1 - acceptance)
+    return (1 - 2 * share) * first, share * first, share * first, *others
+
+
+def length(weights: Sequence[float]) -> int:
+    """Steps of a round in which a block of regrowth is `BLOCK` steps, if it is one of these kernels.
+
+    No longer than that local moves wait for few steps where they do the work.
+    """
+    if len(weights) < 5:
+        return SHORTEST
+    total = sum(weights)
+    return max(SHORTEST, round(min(BLOCK * total / weights[1], LONGEST * weights[0] / total)))

@@ -19,7 +19,7 @@ from timewarp.assemble.exploration import Exploration
 from timewarp.assemble.flows import bound, load_flow
 from timewarp.assemble.fusing import fused
 from timewarp.assemble.judging import judge
-from timewarp.assemble.kernels import flow_kernel, parted, regrowth_of, undivided
+from timewarp.assemble.kernels import flow_kernel, length, parted, regrowth_of, undivided
 from timewarp.assemble.peptide import Peptide
 from timewarp.assemble.tally import FLOW, LOCAL, REGROWTH, TORSIONS, TURNING, Tally
 from timewarp.assemble.verifying import said, verification, verified
@@ -124,7 +124,7 @@ def chains_of(
                 state = warming(state, rng, tally, progress)
             tally.setup = time.monotonic() - began
         if tally.weights:
-            kernel = replace(kernel, weights=tuple(tally.weights))
+            kernel = replace(kernel, weights=tuple(tally.weights), length=length(tally.weights))
             notices = (*notices, *relies_on_local_moves(tally, names))
         mixed, kernel = kernel, verified(kernel, prepared, settings.temperature) if verify else kernel
         if saved:
@@ -173,7 +173,7 @@ def _kernel(settings, peptide: Peptide, proposal: Proposal, crew: Crew | None) -
     if partly is None:
         return Cycle((flow, walk, local), (0.9, 0.05, 0.05)), (FLOW, TORSIONS, LOCAL)
     weights = parted((0.9, 0.05, 0.05))
-    return Cycle((flow, *partly, walk, local), weights), (FLOW, REGROWTH, TURNING, TORSIONS, LOCAL)
+    return Cycle((flow, *partly, walk, local), weights, length(weights)), (FLOW, REGROWTH, TURNING, TORSIONS, LOCAL)
 
 
 def _start(

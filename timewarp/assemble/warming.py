@@ -7,8 +7,8 @@ machine, and make the run another one each time.
 The kernels take turns in blocks, since each change of kernel costs the flow a new path for every present state, which
 takes as long as three steps; the order is fixed, and so leaves invariant what each kernel does.
 
-Regrowth and single torsions have fixed shares of the flow's steps: what they are there for, states that a chain leaves
-once in thousands of whole proposals, a pilot does not see.
+What they are there for, states that a chain leaves once in thousands of whole proposals, a pilot does not see: regrowth
+and single torsions have the more of the flow's steps, the less of its proposals is taken up.
 
 The width is not adapted. Proposals that wait are each tested exactly once, whatever was accepted before them, so that
 the width changes no acceptance and no autocorrelation of a memoryless flow; only the time of a proposal depends on it.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from timewarp.md.system import Prepared
 
 LATENCY = 15
-GIVEN = (REGROWTH, TURNING)  # whose shares are
+GIVEN = (REGROWTH, TURNING)  # whose shares follow from the acceptance
 KEPT = 500  # steps that are kept before their states are read
 # of the kernels, so that each is seen
 SHARES = {2: (0.7, 0.3), 3: (0.6, 0.25, 0.15), 5: (0.38, 0.11, 0.11, 0.25, 0.15)}
@@ -85,7 +85,8 @@ class Warming:
         tally.seen = sorted(seen)
         weights = pilot.weights() if self.steps else None
         if weights:
-            tally.weights = list(weights if len(judged) == len(self.names) else parted(weights))
+            taken_up = float(state.accepted[0]) / max(1, int(state.tested[0]))
+            tally.weights = list(weights if len(judged) == len(self.names) else parted(weights, taken_up))
             tally.rates = {self.names[k]: rate for k, rate in zip(judged, pilot.rates, strict=True)}
         tally.warm_up = {
             name: [int(tested), int(accepted)]
