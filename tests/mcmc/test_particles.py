@@ -65,7 +65,7 @@ def test_leaves_the_target_invariant(particles, stages):
 @pytest.mark.parametrize("wrong", [Lonely, Blind])
 def test_invariance_fails_when_it_is_broken(wrong):
     made = kernel(kind=wrong, width=40)
-    assert min(invariance(made), invariance(with_nudges(made), 80, 40_000)) < 1e-6
+    assert min(invariance(made), invariance(with_nudges(made), 80, 40_000)) < 1e-5
 
 
 def test_particles_narrow_the_weights_and_lift_the_acceptance():
@@ -102,5 +102,5 @@ def test_a_torsion_whose_paths_all_clash_is_refused():
 
 
 def test_at_least_one():
-    with pytest.raises(ValueError, match=r"at least 1 particle and 1 thread, got 0, 5, .*, 0, 1"):
+    with pytest.raises(ValueError, match=r"at least 1 particle, got 0, 5, .*, 0$"):
         kernel(0)

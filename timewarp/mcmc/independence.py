@@ -149,7 +149,7 @@ class Independence:
         refused = replace(queue, next=k + 1)
         present = Chain(queue.waiting[k].where(accepted, present.state), torch.where(accepted, energy, present.energy))
         log_net = torch.where(accepted, log_net, queue.log_net)
-        queue = Queue(present, log_net, queue.waiting, queue.energy_waiting, queue.log_net_waiting, k + 1)
+        queue = replace(queue, present=present, log_net=log_net, next=k + 1)
         return queue, single_test(accepted, present.energy, evaluations, refused)
 
     def _filled(self, queue: Queue, rng: torch.Generator) -> tuple[Queue, int]:
