@@ -1,5 +1,7 @@
 """Loops become machine code for both precisions, also where it cannot be kept."""
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -34,3 +36,15 @@ def test_other_arrays_are_refused():
     loop = machine.machine_code("1x", "1i", "1x")(double)
     with pytest.raises(TypeError):
         loop(np.zeros(3, dtype=np.float16), np.array([3]), np.zeros(3))
+
+
+@pytest.mark.parametrize("name", ["loops", "moments", "swings"])
+def test_no_loop_calls_another(name):
+    """What is kept on disk is made anew when the file of a loop changes, not when that of one it calls does."""
+    module = importlib.import_module(f"timewarp.flow.{name}")
+    loops = [value for value in vars(module).values() if hasattr(value, "py_func")]
+    own = [loop for loop in loops if loop.py_func.__module__ == module.__name__]
+    assert own
+    for loop in own:
+        called = [loop.py_func.__globals__.get(word) for word in loop.py_func.__code__.co_names]
+        assert not any(hasattr(value, "py_func") for value in called), loop

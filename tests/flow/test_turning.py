@@ -8,7 +8,6 @@ from scipy import stats
 
 from timewarp.flow.circular import Circular
 from timewarp.flow.curvature import Curvature
-from timewarp.flow.factored import FactoredInternal
 from timewarp.flow.internal import InternalProposal
 from timewarp.flow.response import Response
 from timewarp.flow.stiff import Stiff
@@ -25,7 +24,7 @@ KAPPA = 3.0  # of the known law of each torsion
 
 
 def turning(sequence="GP"):
-    return Turning(FactoredInternal(proposal_of(molecule_of(sequence), chart_of(sequence), flow_of(DOUBLE), DOUBLE)))
+    return Turning(proposal_of(molecule_of(sequence), chart_of(sequence), flow_of(DOUBLE), DOUBLE))
 
 
 @pytest.mark.parametrize("sequence", ["AA", "GP"])
@@ -66,7 +65,7 @@ def test_angles_of_low_energy_are_drawn_more_often():
         drawn = made.regrown(tau, number + 1, rows, rng).torsions
         anyhow = drawn.clone()
         anyhow[:, number] = 2 * math.pi * torch.rand(len(rows), generator=rng, dtype=DOUBLE) - math.pi
-        low, high = (made.stiff.response.value(t, made.chart.start(t)).median() for t in (drawn, anyhow))
+        low, high = (made.proposal.stiff.response.value(t, made.chart.start(t)).median() for t in (drawn, anyhow))
         assert low < high - 2
 
 
@@ -107,7 +106,7 @@ def invariance(kind, steps=10, chains=300):
     molecule, chart, rng = molecule_of("GG"), chart_of("GG"), torch.Generator().manual_seed(0)
     energy = Known(chart)
     stiff = Stiff(chart, Response(chart, energy, steps=1), Curvature(molecule, chart, 310.0))
-    made = kind(FactoredInternal(InternalProposal(flow_of(DOUBLE), tokens_of(molecule, chart, DOUBLE), stiff)))
+    made = kind(InternalProposal(flow_of(DOUBLE), tokens_of(molecule, chart, DOUBLE), stiff))
     torsions = torch.as_tensor(stats.vonmises(KAPPA).rvs((chains, chart.torsions), random_state=0)) + 1
     stiffs = torch.randn(chains, chart.stiffs, generator=rng, dtype=DOUBLE) + 0.5 * torch.cos(torsions[:, :1])
     kernel = Regrowth(energy, made, 0, 3, particles=2)

@@ -304,6 +304,18 @@ def test_same_in_same_out_and_chains_do_not_see_each_other():
     assert (a == c).flatten(2).all(-1).all(0).tolist() == [True, True, False, True, True]
 
 
+def test_no_proposal_comes_twice():
+    made, rng, seen = kernel(2, 3), seeded(1), []
+    queue = made.init(at(BENT.draw(4, seeded(0))))
+    for number in range(12):
+        queue, _ = made.step(queue, rng)
+        if number % 3 == 0:
+            seen.append(queue.energy_waiting.flatten())
+    drawn = torch.cat(seen)
+    assert len(drawn) == 4 * 3 * 4
+    assert len(drawn.unique()) == len(drawn)
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_what_is_not_finite_is_never_entered(bad):
     def energy(x):

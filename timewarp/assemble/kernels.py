@@ -31,7 +31,7 @@ def regrowth_of(kernel: Any) -> tuple[Regrowth, Regrowth] | None:
     if not isinstance(whole, FactoredInternal) or whole.parts < 1:
         return None
     how = kernel.stages, BLOCK, kernel.angle, kernel.particles
-    return Regrowth(kernel.energy, whole, *how), Regrowth(kernel.energy, Turning(whole), *how)
+    return Regrowth(kernel.energy, whole, *how), Regrowth(kernel.energy, Turning(whole.proposal), *how)
 
 
 def flow_kernel(

@@ -7,8 +7,8 @@ machine, and make the run another one each time.
 The kernels take turns in blocks, since each change of kernel costs the flow a new path for every present state, which
 takes as long as three steps; the order is fixed, and so leaves invariant what each kernel does.
 
-What they are there for, states that a chain leaves once in thousands of whole proposals, a pilot does not see: regrowth
-and single torsions have the more of the flow's steps, the less of its proposals is taken up.
+Regrowth and single torsions have the more of the flow's steps, the less of its proposals is taken up: what they are
+there for, states that a chain leaves once in thousands of whole proposals, a pilot does not see.
 
 The width is not adapted. Proposals that wait are each tested exactly once, whatever was accepted before them, so that
 the width changes no acceptance and no autocorrelation of a memoryless flow; only the time of a proposal depends on it.

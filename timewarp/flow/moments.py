@@ -58,7 +58,22 @@ def hessian(
     """
     x = positions.detach().contiguous()
     found = x.new_zeros(len(x), len(roots), len(roots))
-    _hessian(*(t.numpy() for t in (x, tables, refs, rows, roots, before)), *swings.arrays(x), found.numpy())
+    here = [t.numpy() for t in (x, refs, roots)]
+    kept = len(x) if len(swings.amplitudes) else min(1, len(x))  # what the swings need of each configuration
+    pairs = [np.zeros((kept, *shape)) for shape in (2 * x.shape[1:2], 2 * x.shape[1:2], (len(roots), 6))]
+    _hessian(
+        here[0],
+        tables.numpy(),
+        here[1],
+        rows.numpy(),
+        here[2],
+        before.numpy(),
+        swings.amplitudes.numpy(),
+        *pairs,
+        found.numpy(),
+    )
+    if len(swings.amplitudes):
+        swung(*here, *pairs, *swings.arrays(x), found.numpy())
     return found
 
 
@@ -77,21 +92,19 @@ def roots_of(leads: Int[Tensor, " places"], rows: Int[Tensor, "2 rows"]) -> Int[
     return torch.tensor([one + [-1] * (most - len(one)) for one in each], dtype=torch.long).view(len(each), most)
 
 
-@machine_code("3x", "3x", "2i", "2i", "2i", "2b", "1i", "1i", "2b", "2b", "2i", "3d", "3d", "3x")
-def _hessian(
-    positions, tables, refs, rows, roots, before, amplitudes, phases, turned, body, closing, weights, slopes, found
-):
+@machine_code("3x", "3x", "2i", "2i", "2i", "2b", "1i", "3d", "3d", "3d", "3x")
+def _hessian(positions, tables, refs, rows, roots, before, amplitudes, all_bends, all_pushes, all_u, found):
     batch, atoms, _ = positions.shape
     count, most = roots.shape
     plain = count - len(amplitudes)
     x = np.empty((3, atoms))
-    bends, pushes = np.zeros((atoms, atoms)), np.zeros((atoms, atoms))
     moments = np.empty((atoms, MOMENTS, atoms))
     several = np.empty((MOMENTS, atoms))
     across = np.empty((6, atoms))
     pull = np.empty((atoms, 6))
-    u = np.empty((count, 6))
     for b in range(batch):
+        at = b if plain < count else 0
+        bends, pushes, u = all_bends[at], all_pushes[at], all_u[at]
         for k in range(atoms):
             for i in range(3):
                 x[i, k] = positions[b, k, i]
@@ -203,8 +216,5 @@ def _hessian(
                         for c in range(6):
                             value -= u[i, c] * pull[here, c]
                 found[b, i, j] = found[b, j, i] = value
-        if plain < count:
-            here = x, refs, bends, pushes, u, roots
-            swung(*here, amplitudes, phases, turned, body, closing, weights[b], slopes[b], found[b])
-        if not np.isfinite(found[b]).all():
+        if plain == count and not np.isfinite(found[b]).all():
             found[b] = 0.0

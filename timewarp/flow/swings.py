@@ -80,75 +80,94 @@ class Swings:
         return tuple(part.contiguous().numpy() for part in parts)
 
 
-@machine_code("2d", "2i", "2d", "2d", "2d", "2i", "1i", "1i", "2b", "2b", "2i", "2d", "2d", "2x")
-def swung(x, refs, bends, pushes, u, roots, amplitudes, phases, turned, body, atoms, weights, slopes, found):
-    """The rows of the amplitudes in one configuration's Hessian, and the closing terms, which are added.
+@machine_code("3x", "2i", "2i", "3d", "3d", "3d", "1i", "1i", "2b", "2b", "2i", "3d", "3d", "3x")
+def swung(
+    positions, refs, roots, all_bends, all_pushes, all_u,
+    amplitudes, phases, turned, body, atoms, all_weights, all_slopes, all_found,
+):  # fmt: skip
+    """The rows of the amplitudes in the Hessians that `moments` began, and the closing terms, which are added.
 
-    `x` is [3, places], `bends` and `pushes` are w and f of all pairs, `u` (a, m) of each row, see `moments`.
+    `all_bends` and `all_pushes` are w and f of all pairs, `all_u` (a, m) of each row, see `moments`; a Hessian that is
+    not finite is zeroed. It is no part of that loop, as a loop that is kept on disk would not hear of changes here.
     """
-    places, rings, rows = x.shape[1], len(amplitudes), len(u)
-    rate = np.zeros((rings, places, 3))
-    y = np.empty((places, 6))
-    for r in range(rings):
-        p, g = refs[phases[r], 0], refs[phases[r], 1]
-        x0, x1, x2 = x[0, p], x[1, p], x[2, p]
-        a0, a1, a2 = x0 - x[0, g], x1 - x[1, g], x2 - x[2, g]
-        s = weights[r, 0] / max(np.sqrt(a0 * a0 + a1 * a1 + a2 * a2), LEAST)
-        a0, a1, a2 = a0 * s, a1 * s, a2 * s
-        own, w = amplitudes[r], weights[r, 1]
-        b0, b1, b2, m0, m1, m2 = u[own]
-        for k in range(places):
-            if turned[r, k]:
-                d0, d1, d2 = x[0, k] - x0, x[1, k] - x1, x[2, k] - x2
-                rate[r, k, 0] += a1 * d2 - a2 * d1
-                rate[r, k, 1] += a2 * d0 - a0 * d2
-                rate[r, k, 2] += a0 * d1 - a1 * d0
-            if body[own, k]:
-                rate[r, k, 0] += w * (b1 * x[2, k] - b2 * x[1, k] + m0)
-                rate[r, k, 1] += w * (b2 * x[0, k] - b0 * x[2, k] + m1)
-                rate[r, k, 2] += w * (b0 * x[1, k] - b1 * x[0, k] + m2)
-    for r in range(rings):
-        own = amplitudes[r]
-        for k in range(places):
-            y0, y1, y2 = 0.0, 0.0, 0.0
-            for q in range(places):
-                d0, d1, d2 = x[0, q] - x[0, k], x[1, q] - x[1, k], x[2, q] - x[2, k]
-                v0, v1, v2 = rate[r, k, 0] - rate[r, q, 0], rate[r, k, 1] - rate[r, q, 1], rate[r, k, 2] - rate[r, q, 2]
-                along, f = bends[k, q] * (d0 * v0 + d1 * v1 + d2 * v2), pushes[k, q]
-                y0 += along * d0 + f * v0
-                y1 += along * d1 + f * v1
-                y2 += along * d2 + f * v2
-            y[k, 0] = x[1, k] * y2 - x[2, k] * y1
-            y[k, 1] = x[2, k] * y0 - x[0, k] * y2
-            y[k, 2] = x[0, k] * y1 - x[1, k] * y0
-            y[k, 3], y[k, 4], y[k, 5] = y0, y1, y2
-        for s in range(r + 1):
-            value = 0.0
-            for k in range(places):
-                value += rate[s, k, 0] * y[k, 3] + rate[s, k, 1] * y[k, 4] + rate[s, k, 2] * y[k, 5]
-            found[amplitudes[s], own] = found[own, amplitudes[s]] = value
-        for k in range(places - 1, 0, -1):
-            for c in range(6):
-                y[refs[k, 0], c] += y[k, c]
-        for i in range(rows - rings):
-            value = 0.0
-            for n in range(roots.shape[1]):
-                if roots[i, n] >= 0:
-                    for c in range(6):
-                        value += u[i, c] * y[roots[i, n], c]
-            found[i, own] = found[own, i] = value
+    batch, places, _ = positions.shape
+    rings, rows = len(amplitudes), all_u.shape[1]
+    x, y = np.empty((3, places)), np.empty((places, 6))
     slope = np.empty(rows)
-    for t in range(len(atoms)):
-        slope[:] = 0
-        for n in range(3):
-            k = atoms[t, n]
-            g0, g1, g2 = slopes[t, 3 * n], slopes[t, 3 * n + 1], slopes[t, 3 * n + 2]
-            t0, t1, t2 = x[1, k] * g2 - x[2, k] * g1, x[2, k] * g0 - x[0, k] * g2, x[0, k] * g1 - x[1, k] * g0
+    for b in range(batch):
+        bends, pushes, u, found = all_bends[b], all_pushes[b], all_u[b], all_found[b]
+        weights, slopes = all_weights[b], all_slopes[b]
+        for k in range(places):
+            for i in range(3):
+                x[i, k] = positions[b, k, i]
+        rate = np.zeros((rings, places, 3))
+        for r in range(rings):
+            p, g = refs[phases[r], 0], refs[phases[r], 1]
+            x0, x1, x2 = x[0, p], x[1, p], x[2, p]
+            a0, a1, a2 = x0 - x[0, g], x1 - x[1, g], x2 - x[2, g]
+            s = weights[r, 0] / max(np.sqrt(a0 * a0 + a1 * a1 + a2 * a2), LEAST)
+            a0, a1, a2 = a0 * s, a1 * s, a2 * s
+            own, w = amplitudes[r], weights[r, 1]
+            b0, b1, b2, m0, m1, m2 = u[own]
+            for k in range(places):
+                if turned[r, k]:
+                    d0, d1, d2 = x[0, k] - x0, x[1, k] - x1, x[2, k] - x2
+                    rate[r, k, 0] += a1 * d2 - a2 * d1
+                    rate[r, k, 1] += a2 * d0 - a0 * d2
+                    rate[r, k, 2] += a0 * d1 - a1 * d0
+                if body[own, k]:
+                    rate[r, k, 0] += w * (b1 * x[2, k] - b2 * x[1, k] + m0)
+                    rate[r, k, 1] += w * (b2 * x[0, k] - b0 * x[2, k] + m1)
+                    rate[r, k, 2] += w * (b0 * x[1, k] - b1 * x[0, k] + m2)
+        for r in range(rings):
+            own = amplitudes[r]
+            for k in range(places):
+                y0, y1, y2 = 0.0, 0.0, 0.0
+                for q in range(places):
+                    d0, d1, d2 = x[0, q] - x[0, k], x[1, q] - x[1, k], x[2, q] - x[2, k]
+                    v0, v1, v2 = (
+                        rate[r, k, 0] - rate[r, q, 0],
+                        rate[r, k, 1] - rate[r, q, 1],
+                        rate[r, k, 2] - rate[r, q, 2],
+                    )
+                    along, f = bends[k, q] * (d0 * v0 + d1 * v1 + d2 * v2), pushes[k, q]
+                    y0 += along * d0 + f * v0
+                    y1 += along * d1 + f * v1
+                    y2 += along * d2 + f * v2
+                y[k, 0] = x[1, k] * y2 - x[2, k] * y1
+                y[k, 1] = x[2, k] * y0 - x[0, k] * y2
+                y[k, 2] = x[0, k] * y1 - x[1, k] * y0
+                y[k, 3], y[k, 4], y[k, 5] = y0, y1, y2
+            for s in range(r + 1):
+                value = 0.0
+                for k in range(places):
+                    value += rate[s, k, 0] * y[k, 3] + rate[s, k, 1] * y[k, 4] + rate[s, k, 2] * y[k, 5]
+                found[amplitudes[s], own] = found[own, amplitudes[s]] = value
+            for k in range(places - 1, 0, -1):
+                for c in range(6):
+                    y[refs[k, 0], c] += y[k, c]
             for i in range(rows - rings):
-                if body[i, k]:
-                    slope[i] += u[i, 0] * t0 + u[i, 1] * t1 + u[i, 2] * t2 + u[i, 3] * g0 + u[i, 4] * g1 + u[i, 5] * g2
-            for r in range(rings):
-                slope[amplitudes[r]] += rate[r, k, 0] * g0 + rate[r, k, 1] * g1 + rate[r, k, 2] * g2
-        for i in range(rows):
-            for j in range(rows):
-                found[i, j] += slope[i] * slope[j]
+                value = 0.0
+                for n in range(roots.shape[1]):
+                    if roots[i, n] >= 0:
+                        for c in range(6):
+                            value += u[i, c] * y[roots[i, n], c]
+                found[i, own] = found[own, i] = value
+        for t in range(len(atoms)):
+            slope[:] = 0
+            for n in range(3):
+                k = atoms[t, n]
+                g0, g1, g2 = slopes[t, 3 * n], slopes[t, 3 * n + 1], slopes[t, 3 * n + 2]
+                t0, t1, t2 = x[1, k] * g2 - x[2, k] * g1, x[2, k] * g0 - x[0, k] * g2, x[0, k] * g1 - x[1, k] * g0
+                for i in range(rows - rings):
+                    if body[i, k]:
+                        slope[i] += (
+                            u[i, 0] * t0 + u[i, 1] * t1 + u[i, 2] * t2 + u[i, 3] * g0 + u[i, 4] * g1 + u[i, 5] * g2
+                        )
+                for r in range(rings):
+                    slope[amplitudes[r]] += rate[r, k, 0] * g0 + rate[r, k, 1] * g1 + rate[r, k, 2] * g2
+            for i in range(rows):
+                for j in range(rows):
+                    found[i, j] += slope[i] * slope[j]
+        if not np.isfinite(found).all():
+            found[:] = 0

@@ -24,7 +24,7 @@ from timewarp.flow.basin import Basin
 from timewarp.flow.circular import Circular
 from timewarp.flow.factored import FactoredInternal
 from timewarp.flow.pair_curves import tempered
-from timewarp.kernel import Given, Placed
+from timewarp.kernel import Given
 from timewarp.state import Positions
 
 ANGLES = 36  # all round
@@ -33,45 +33,22 @@ FLOOR = 0.05  # f: no angle is hardly ever drawn
 MOST = 1e6  # kT
 
 
-class Turning:
+class Turning(FactoredInternal):
     """A `Regrowing` proposal in which all torsions stay but one, the number of which is `kept - 1`.
 
-    Args:
-        factored: how torsions and noise make positions; the flow's own law has no part in this.
+    Whole torsions are drawn from the flow; its law has no part in the rest.
     """
-
-    def __init__(self, factored: FactoredInternal):
-        self.factored, self.chart = factored, factored.chart
-        self.stiff = factored.proposal.stiff
 
     @property
     def cost(self) -> tuple[int, int]:
         """Energy evaluations for each configuration: of `given`, and of `placed`."""
-        given, placed = self.factored.cost
+        given, placed = super().cost
         return given + ANGLES, placed
-
-    @property
-    def asked(self) -> int:
-        """Energy evaluations so far."""
-        return self.factored.asked
-
-    @property
-    def noises(self) -> int:
-        """Coordinates e."""
-        return self.factored.noises
 
     @property
     def parts(self) -> int:
         """Ways to choose the one."""
         return self.chart.torsions
-
-    def torsions(self, positions: Positions) -> Float[Tensor, "count torsions"]:
-        """tau of these positions."""
-        return self.chart.forward(positions)[0]
-
-    def draw(self, count: int, rng: torch.Generator) -> Given:
-        """Torsions drawn from the flow."""
-        return self.factored.draw(count, rng)
 
     @torch.no_grad()
     def law(self, torsions: Float[Tensor, "chains torsions"], number: int) -> Float[Tensor, "chains angles"]:
@@ -80,7 +57,7 @@ class Turning:
         turned = torsions[:, None].repeat(1, ANGLES, 1)
         turned[..., number] = torch.arange(ANGLES, dtype=torsions.dtype, device=torsions.device) * step - math.pi
         flat = turned.flatten(0, 1)
-        curve = self.stiff.response.value(flat, self.chart.start(flat)).view(count, ANGLES)
+        curve = self.proposal.stiff.response.value(flat, self.chart.start(flat)).view(count, ANGLES)
         curve = curve.to(torsions.dtype).nan_to_num(MOST, MOST, MOST).clamp_max(MOST)
         warm = torch.log_softmax(-tempered(curve - curve.amin(1, keepdim=True)) / HEAT, 1)
         return torch.logaddexp(warm + math.log(1 - FLOOR), torch.full_like(warm, math.log(FLOOR / ANGLES)))
@@ -94,16 +71,14 @@ class Turning:
         angle, log_prob = Circular(self.law(present, kept - 1)[rows]).quantile(uniform)
         torsions = present[rows].clone()
         torsions[:, kept - 1] = angle
-        return Given(torsions, log_prob, self.stiff.at(torsions))
+        return Given(torsions, log_prob, self.proposal.stiff.at(torsions))
 
     @torch.no_grad()
-    def given(self, positions: Positions, kept: int = 1) -> tuple[Given, Float[Tensor, "count noises"]]:
-        """What `regrown` says of the torsions of these positions; and e there."""
+    def given(self, positions: Positions, kept: int = 0) -> tuple[Given, Float[Tensor, "count noises"]]:
+        """What `regrown`, or with 0 `draw`, says of the torsions of these positions; and e there."""
+        if not kept:
+            return super().given(positions)
         torsions, stiff, _ = self.chart.forward(positions)
         log_prob = Circular(self.law(torsions, kept - 1)).log_prob(torsions[:, kept - 1])
-        given = Given(torsions, log_prob, self.stiff.at(torsions))
-        return given, self.stiff.pull(Basin(*given.basin), stiff)[0]
-
-    def placed(self, given: Given, noise: Float[Tensor, "count noises"]) -> Placed:
-        """Positions (in the chart's frame), U/kT and the volume of (tau, e); see `Factored`."""
-        return self.factored.placed(given, noise)
+        given = Given(torsions, log_prob, self.proposal.stiff.at(torsions))
+        return given, self.proposal.stiff.pull(Basin(*given.basin), stiff)[0]

@@ -56,6 +56,10 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers, whatever they are at; from here on everything is drawn here."""
         workers, self._workers, self._ahead = self._workers, None, {}
         self.count = 0
         if isinstance(workers, ProcessPoolExecutor):
@@ -71,7 +75,7 @@ class Crew:
             pairs = zip(waiting, jobs, strict=True)
             return [_here(kernel, job) if one is None else _tensors(*one.result()) for one, job in pairs]
         except BrokenProcessPool:
-            self.__exit__()
+            self.close()
             return [_here(kernel, job) for job in jobs]
 
     def expect(self, kernel: Drawing, jobs: Sequence[tuple[int, int]]) -> None:
@@ -81,10 +85,10 @@ class Crew:
             try:
                 begun = self._begun(kernel, job)
             except BrokenProcessPool:
-                return self.__exit__()
+                self.close()
+                return
             if begun:
                 self._ahead[job] = begun
-        return None
 
     def _begun(self, kernel: Drawing, job: tuple[int, int]) -> Future | None:
         if self.count < 2 or (self._kernel is not None and kernel != self._kernel):
