@@ -321,6 +321,9 @@ def bench(
     reference_seconds: Annotated[
         float, typer.Option(metavar="S", help="After which a reference is what it is; the rest is in its errors.")
     ] = RaceSettings.reference_seconds,
+    dynamics_seconds: Annotated[
+        float, typer.Option(metavar="S", help="Of batched dynamics that tells how often MD would cross; 0 for none.")
+    ] = RaceSettings.dynamics_seconds,
     temperature: Kelvin = RaceSettings.temperature,
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Peptides and blocks of chains N at a time, through dask.")
@@ -364,7 +367,7 @@ def bench(
         race = RaceSettings(
             out=out, peptides=named, methods=tuple(method or ()), checkpoints=tuple(checkpoint), chains=chains,
             cores=threads, reference_frames=reference_frames, reference_seconds=reference_seconds,
-            temperature=temperature, seed=seed, device=device,
+            dynamics_seconds=dynamics_seconds, temperature=temperature, seed=seed, device=device,
             resume=resume, seconds=RaceSettings.seconds if seconds is None else seconds, workers=workers, dask=dask,
         )  # fmt: skip
         watch("race", race)

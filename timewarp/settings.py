@@ -305,6 +305,7 @@ class RaceSettings(RunSettings):
     cores: int | None = None  # None for all
     reference_frames: int = 10_000  # of each half of the reference; few are quick, and coarse
     reference_seconds: float = 1800.0  # after which a reference is what it is, whether its halves agree or not
+    dynamics_seconds: float = 60.0  # of each MD protocol's dynamics from the reference; 0 for none
     temperature: float = 310.0  # K
     workers: int | None = None  # processes of a dask cluster on this machine, one block of chains at a time each
     dask: str | None = None  # the address of a scheduler, in place of these
@@ -312,6 +313,7 @@ class RaceSettings(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(0 < self.reference_seconds < math.inf, "--reference-seconds", "more than 0", self.reference_seconds)
+        _require(0 <= self.dynamics_seconds < math.inf, "--dynamics-seconds", "0 or more", self.dynamics_seconds)
         _require(self.workers is None or self.workers >= 1, "--workers", "1 or more", self.workers)
         _require(not (self.workers and self.dask), "timewarp bench", "one of --workers and --dask", "both")
         _require(self.peptides, "timewarp bench", "peptides, or --energy, or --compare with files", "nothing")

@@ -32,7 +32,7 @@ from timewarp.resources import checkpoint_path, peptide_path
 from timewarp.settings import Device, RaceSettings
 from timewarp.units import kT
 
-SMALL = ("--reference-frames", "60", "--threads", "1", "--seconds", "1", "--device", "cpu")
+SMALL = ("--reference-frames", "60", "--dynamics-seconds", "0.5", "--threads", "1", "--seconds", "1", "--device", "cpu")
 
 
 def rough(prepared, temperature, recipe, progress, stop):
@@ -68,7 +68,7 @@ def raced(tmp_path_factory):
         )  # for all processes
         settings = RaceSettings(
             peptides=("GG",), out=out / "run", methods=("md-tuned", "exchange"), seconds=1.0, cores=1,
-            reference_frames=60, device=Device.CPU,
+            reference_frames=60, dynamics_seconds=0.5, device=Device.CPU,
         )  # fmt: skip
         stop = (out / "run" / "bench.json").exists
         race.race(settings, lambda *_: None, stop)
@@ -90,6 +90,10 @@ def test_a_stopped_run_keeps_its_rows_and_resuming_adds_the_others(raced):
         assert row["seconds"] > row["setup_seconds"] > 0
         assert row["seconds"] >= row["setup_seconds"] + 1
     assert rows[0]["picoseconds"] == pytest.approx(0.2 * rows[0]["frames"])
+    assert rows[0]["dynamics_picoseconds"] > rows[0]["picoseconds"]  # of MD, and of MD alone
+    assert rows[0]["ess_bound"] <= rows[0]["dynamics_ess_bound"]
+    assert "dynamics_picoseconds" not in rows[1]
+    assert "md-tuned made" in again.stdout
     assert "md-tuned" in again.stdout
     assert "GG, exchange: " in again.stderr
     assert "2 of 2 done, 0 s left" in again.stderr

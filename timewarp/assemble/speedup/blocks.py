@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from timewarp.assemble.speedup.crossings import asked
 from timewarp.assemble.speedup.job import REFERENCE, Job
 from timewarp.assemble.speedup.judge import judged
-from timewarp.assemble.speedup.methods import kind
+from timewarp.assemble.speedup.methods import METHODS, kind
 from timewarp.assemble.speedup.preparation import Named
 from timewarp.assemble.speedup.record import Record
 from timewarp.assemble.speedup.target import Target
@@ -48,6 +49,7 @@ def _job(settings, peptide: Named, method: str, number: int, device: str, platfo
         seconds=settings.seconds, seed=1000 * settings.seed + number, platform=platform,
         temperature=settings.temperature, chains=settings.chains, checkpoint=checkpoint, device=device,
         frames=settings.reference_frames, patience=settings.reference_seconds,
+        protocols=tuple(asked(settings.methods or tuple(METHODS))), dynamics=settings.dynamics_seconds,
     )  # fmt: skip
 
 
@@ -60,7 +62,7 @@ def row_of(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The row of a method and its curves, from what its blocks left."""
     one = jobs[0]
-    row, curves = judged(records, target, one.temperature, biased=kind(one.method) == "explore")
+    row, curves = judged(records, target, one.temperature, biased=kind(one.method) == "explore", method=one.method)
     machines = sorted({record.facts.get("machine", "?") for record in records})
     head = {"peptide": name, "atoms": target.topology.n_atoms, "method": one.method}
     head |= {"residues": target.topology.n_residues, "seed": one.seed // 1000}

@@ -32,11 +32,17 @@ def most_effective_samples(
     Raises:
         ValueError: if `share` or `between` is not between 0 and 1, or `crossings` is negative.
     """
-    from scipy.stats import chi2
-
     if not (0 < share < 1 and crossings >= 0 and 0 < between <= 1):
         raise ValueError(f"expected shares within (0, 1) and crossings >= 0, got {share}, {between}, {crossings}")
-    pairs = (crossings + 1) // 2
-    limit = float(chi2.ppf(1 - (1 - CONFIDENCE) / limits, 2 * (pairs + 1))) / 2
-    crossed = 2 * limit / (4 * share * (1 - share)) / between
+    crossed = 2 * pairs(crossings, limits) / (4 * share * (1 - share)) / between
     return min(crossed, max(estimates)) if max(estimates, default=0.0) > 0 else crossed
+
+
+def pairs(crossings: int, limits: int = 1) -> float:
+    """The most pairs of crossings, there and back, that are expected where so many crossings were seen.
+
+    The Poisson limit from above (3.0 for none), so that `limits` of them hold together with `CONFIDENCE`.
+    """
+    from scipy.stats import chi2
+
+    return float(chi2.ppf(1 - (1 - CONFIDENCE) / limits, 2 * ((crossings + 1) // 2 + 1))) / 2

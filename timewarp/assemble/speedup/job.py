@@ -23,6 +23,8 @@ class Job:
         platform: of OpenMM.
         frames: of each half of the reference.
         patience: seconds after which the reference is what it is.
+        protocols: methods of MD whose dynamics from the reference is looked at.
+        dynamics: seconds of each of these.
         began: `time.time()` when the method was asked for.
         parent: process that asks; when it is gone, so is the interest.
     """
@@ -39,6 +41,8 @@ class Job:
     device: str
     frames: int = 0
     patience: float = 0.0
+    protocols: tuple[str, ...] = ()
+    dynamics: float = 0.0
     began: float = 0.0
     parent: int = 0
 

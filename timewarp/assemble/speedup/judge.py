@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from timewarp.analysis.convergence import verdict
 from timewarp.analysis.ensemble import Ensemble
-from timewarp.assemble.speedup.bound import most_effective_samples
+from timewarp.assemble.speedup.bound import most_effective_samples, pairs
 from timewarp.assemble.speedup.free_energies import free_energies
 from timewarp.assemble.speedup.gates import complaints, farthest, missed
 from timewarp.assemble.speedup.record import Record
@@ -27,7 +27,7 @@ POINTS = 300  # of a curve that is kept for figures
 
 
 def judged(
-    records: Sequence[Record], target: Target, temperature: float, biased: bool = False
+    records: Sequence[Record], target: Target, temperature: float, biased: bool = False, method: str = ""
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The row of a method, and curves of it.
 
@@ -36,6 +36,7 @@ def judged(
         target: of the peptide.
         temperature: K.
         biased: by design, so that only the states that it finds count.
+        method: one of `target.dynamics`, if what that dynamics does in equilibrium shall bound it.
 
     Returns:
         the row: `ess` (None if `biased`), `seconds` (wall-clock, everything counted), `setup_seconds`,
@@ -83,6 +84,7 @@ def judged(
     turns = sum(target.sides.crossings(part[..., 0]) for part in slow)
     entries = {name: sum(crossings(part, name) for part in found) for name in target.shares}
     most = at_most(target, turns, entries, estimates)
+    long = _in_the_long_run(row, target, method)
     published = published_ess(chains[..., 0])
     return row | {
         "ess": held["ess"]["min"],
@@ -95,13 +97,13 @@ def judged(
         "free_energies": free_energies(words, target.shares, target.errors, temperature),
         "crossings": turns,
         "basin_crossings": entries,
-        "ess_bound": most,
-        "ess_bound_per_second": most / seconds,
+        "ess_bound": min(most, long.get("dynamics_ess_bound", most)),
+        "ess_bound_per_second": min(most, long.get("dynamics_ess_bound", most)) / seconds,
         "ess_per_second": held["ess"]["min"] / seconds,
         "ess_per_second_sampling": held["ess"]["min"] / (seconds - setup) if seconds > setup else None,
         "published_ess": published,
         "published_ess_per_second": published / seconds,
-    }, curves
+    } | long, curves
 
 
 def _nothing(target: Target, seconds: float, biased: bool) -> dict[str, Any]:
@@ -139,6 +141,39 @@ def at_most(target: Target, turns: int, entries: Mapping[str, int], estimates: S
         if target.shares[name] < 1
     ]
     return min(limits)
+
+
+def _in_the_long_run(row: Mapping[str, Any], target: Target, method: str) -> dict[str, Any]:
+    """What the dynamics of the method in equilibrium says of it; nothing, where there is none.
+
+    Returns:
+        `dynamics_picoseconds`, `dynamics_crossings` (of the slowest coordinate) and `dynamics_basin_crossings` of that
+        dynamics; `dynamics_ess_bound`, the most effective samples that it allows the method's own picoseconds;
+        `states_seconds_expected`, the mean time, at least, until the method was in that basin which takes longest.
+    """
+    found = target.dynamics.get(method)
+    if found is None or not found.picoseconds or not row.get("picoseconds"):
+        return {}
+    made, seconds = row["picoseconds"], row["seconds"]
+    count = len(found.entries) + 1
+    shares = {name: found.shares[name] or target.shares[name] for name in found.entries}
+    limits = [
+        most_effective_samples(found.entries[name], share, limits=count) for name, share in shares.items() if share < 1
+    ]
+    if 0 < found.high < 1:
+        limits.append(most_effective_samples(found.turns, found.high, target.sides.between, limits=count))
+    if not limits:
+        return {}
+    most = min(limits) * made / found.picoseconds
+    limit = {name: pairs(crossed, count) for name, crossed in found.entries.items()}
+    away = max((1 - share) * found.picoseconds / limit[name] for name, share in shares.items())
+    return {
+        "dynamics_picoseconds": found.picoseconds,
+        "dynamics_crossings": found.turns,
+        "dynamics_basin_crossings": dict(found.entries),
+        "dynamics_ess_bound": most,
+        "states_seconds_expected": away * seconds / made,
+    }
 
 
 def published_ess(slow: Float[np.ndarray, "chains frames"]) -> float:

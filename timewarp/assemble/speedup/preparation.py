@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from timewarp.assemble.speedup.crossings import crossings_of
 from timewarp.assemble.speedup.job import Job
 from timewarp.assemble.speedup.record import Record
 from timewarp.assemble.speedup.target import Target
@@ -50,25 +52,33 @@ def recipe(frames: int, seconds: float) -> Recipe:
 
 
 def refer(job: Job) -> Record:
-    """See that the reference of the job's peptide is in the cache; the record says which platform is fastest here."""
+    """See that all that a peptide is judged by is in the cache; the record says which platform is fastest here."""
     from timewarp.md.baseline import fastest_platform
     from timewarp.md.system import prepare
 
     prepared = prepare(job.pdb)
-    yardstick(prepared, job.temperature, recipe(job.frames, job.patience), lambda *_: None, job.orphaned)
+    _target(prepared, job, job.orphaned)
     platform = fastest_platform(prepared, job.temperature)
     return Record.empty(0, len(prepared.positions), job.elapsed(), platform=platform)
 
 
 def target_of(job: Job) -> Target:
     """What the methods on the peptide of a job are judged against, from the cache, or made now where there is none."""
-    import mdtraj
-
     from timewarp.md.system import prepare
 
-    prepared, how = prepare(job.pdb), recipe(job.frames, job.patience)
-    reference = yardstick(prepared, job.temperature, how, lambda *_: None, lambda: False)
-    return Target.of(mdtraj.Topology.from_openmm(prepared.topology), reference, how.every)
+    return _target(prepare(job.pdb), job, lambda: False)
+
+
+def _target(prepared: Prepared, job: Job, gone: Callable[[], bool]) -> Target:
+    import mdtraj
+
+    how = recipe(job.frames, job.patience)
+    reference = yardstick(prepared, job.temperature, how, lambda *_: None, gone)
+    target = Target.of(mdtraj.Topology.from_openmm(prepared.topology), reference, how.every)
+    if not job.dynamics:
+        return target
+    common = prepared, job.temperature, reference, target
+    return replace(target, dynamics={m: crossings_of(*common, m, job.dynamics, gone) for m in job.protocols})
 
 
 __all__ = ["Named", "Stopped", "recipe", "refer", "target_of"]

@@ -37,7 +37,7 @@ def race(settings: RaceSettings, progress: Progress, stop: Stop) -> Report:
         RuntimeError: if nothing could be measured.
     """
     methods = methods_of(settings)
-    names = ("seconds", "reference_frames", "reference_seconds", "temperature", "chains", "seed")
+    names = ("seconds", "reference_frames", "reference_seconds", "dynamics_seconds", "temperature", "chains", "seed")
     options = {name: getattr(settings, name) for name in names}
     options |= {"cores": cores_of(settings), "device": settings.device.resolve()}
     with claimed(settings.out, (ROWS, OPTIONS), settings.resume):

@@ -17,8 +17,9 @@ def ranked(rows: Sequence[Row]) -> list[dict[str, Any]]:
     second of MD that failed a gate is not known; the most that it can be (see `bound`) stands for it, the speed-up is
     then a lower bound, and `speedup_at_least` (`speedup_paper_at_least`) is true. A method that failed a gate has 0.
     `states_speedup` compares the times until all states were seen, in the same way: MD that did not see them all needs
-    more than it had. `ess_is` says what the ESS a second of the row is. `speedup_apparent` divides by the largest ESS a
-    second that any MD seemed to have, gates or not.
+    more than it had, and on average at least what its dynamics in equilibrium says (see `crossings`).
+    `ess_is` says what the ESS a second of the row is. `speedup_apparent` divides by the largest ESS a second that any
+    MD seemed to have, gates or not.
     """
     out = []
     for row in rows:
@@ -62,4 +63,5 @@ def _sooner(row: Row, against: Sequence[Row]) -> tuple[float | None, bool]:
     there = [r["states_seconds"] for r in against if r["states_seconds"] is not None]
     if there:
         return min(there) / row["states_seconds"], False
-    return min(r["seconds"] for r in against) / row["states_seconds"], True
+    longer = min(max(r["seconds"], r.get("states_seconds_expected") or 0.0) for r in against)
+    return longer / row["states_seconds"], True

@@ -36,13 +36,13 @@ def table(rows: Sequence[Row], failed: Mapping[str, str] | None = None) -> str:
                 for k, (cell, width) in enumerate(zip(line, widths, strict=True))
             )
             lines.append(f"  {text}" + (f"  {'; '.join(row['gates'])}" if row and row["gates"] else ""))
-    lines += [*medians(rows), *estimates(rows), *gaps(rows)]
+    lines += [*medians(rows), *estimates(rows), *checks(rows), *gaps(rows)]
     if rows:
         lines.append(
             "ESS of the slowest observable; ESS/s: everything counted; sampling: set-up not counted; in brackets: a "
             "gate was failed; <: MD failed a gate, and this is the most that it can be worth, by the crossings that "
-            "it made (95 %); >=: against such MD; states: until all basins of the reference were seen; published: the "
-            "slowest TICA component of single chains, no gates"
+            "it made, or that the same dynamics makes in equilibrium (95 %); >=: against such MD; states: until all "
+            "basins of the reference were seen; published: the slowest TICA component of single chains, no gates"
         )
         load = max(row["load"] for row in rows)
         loose = sorted({row["peptide"] for row in rows if row.get("reference_agrees") is False})
@@ -142,6 +142,23 @@ def long_run(row: Row) -> float | None:
     """ESS a second of MD by the slowest timescale; None where it is not known."""
     timescale, made = row.get("timescale_ps"), row.get("picoseconds")
     return made / (2 * timescale) / row["seconds"] if timescale and made else None
+
+
+def checks(rows: Sequence[Row]) -> list[str]:
+    """Lines on whether MD crossed as often as the dynamics by which it is bounded says: it should, on average."""
+    lines = []
+    for method in MD:
+        mine = [row for row in rows if row["method"] == method and row.get("dynamics_picoseconds")]
+        if not mine:
+            continue
+        expected = sum(row["dynamics_crossings"] * row["picoseconds"] / row["dynamics_picoseconds"] for row in mine)
+        longer = median(row["dynamics_picoseconds"] / row["picoseconds"] for row in mine)
+        lines.append(
+            f"crossings of the slowest coordinate, {len(mine)} peptides: {method} made "
+            f"{sum(row['crossings'] for row in mine)}, expected {expected:.0f} from the same dynamics in equilibrium, "
+            f"{longer:.3g} times as long (median)"
+        )
+    return lines
 
 
 def gaps(rows: Sequence[Row]) -> list[str]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from timewarp.analysis.basins import states
 from timewarp.analysis.ensemble import Ensemble
 from timewarp.analysis.features import tica_features
 from timewarp.analysis.tica import Tica
+from timewarp.assemble.speedup.crossings import Crossings
 from timewarp.assemble.yardstick import Yardstick
 
 if TYPE_CHECKING:
@@ -56,8 +57,17 @@ class Sides:
 
     def crossings(self, slow: Float[np.ndarray, "chains frames"]) -> int:
         """How often the chains went from one side to the other, all together."""
-        marks = np.where(slow <= self.low, -1, np.where(slow >= self.high, 1, 0))
-        return sum(int((np.diff(side[side != 0]) != 0).sum()) for side in marks)
+        return sum(int((np.diff(side[side != 0]) != 0).sum()) for side in self.marks(slow))
+
+    def last(self, slow: Float[np.ndarray, "chains frames"]) -> Float[np.ndarray, "chains 1"]:
+        """Where each chain was when it was on a side last; between them, if it never was."""
+        marks = self.marks(slow)
+        latest = marks.shape[1] - 1 - (marks[:, ::-1] != 0).argmax(1)
+        return np.take_along_axis(slow, latest[:, None], 1)
+
+    def marks(self, slow: Float[np.ndarray, "chains frames"]) -> Int[np.ndarray, "chains frames"]:
+        """-1 on the low side, 1 on the high one, 0 between them."""
+        return np.where(slow <= self.low, -1, np.where(slow >= self.high, 1, 0))
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,7 @@ class Target:
         timescale: of the slowest coordinate of Langevin dynamics (2 fs, 1/ps), in ps. TICA can only find it too short,
             but for statistics; None where it found none.
         facts: of the reference.
+        dynamics: by method of MD, what the same dynamics does in equilibrium.
     """
 
     topology: Topology
@@ -81,6 +92,7 @@ class Target:
     sides: Sides
     timescale: float | None
     facts: Mapping[str, Any]
+    dynamics: Mapping[str, Crossings] = field(default_factory=dict)
 
     @classmethod
     def of(cls, topology: Topology, reference: Yardstick, every: float) -> Target:
