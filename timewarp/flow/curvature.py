@@ -45,6 +45,7 @@ class Curvature:
     Attributes:
         rows: which of the chart's stiff coordinates are bends, then which are dihedrals, the amplitudes of rings last:
             the order of the Hessian.
+        heavy: how many atoms that are no hydrogens each of these moves.
         swings: the rings whose amplitudes these are.
         rigid: whether of two bodies that other coordinates turn none is in part in the other: what `moments` can sum.
     """
@@ -63,6 +64,7 @@ class Curvature:
         body = torch.where((self.kind == DIHEDRAL)[:, None], led[self.place], moved[self.place])
         amplitude = swung[self.rows]
         self.body = body.to(dtype)
+        self.heavy = body[:, molecule.elements[cpu.tree.order].cpu() > 1].sum(1)
         rings = [Closing.of(molecule, cpu, k, self.place, self.kind, temperature) for k in range(len(cpu.puckers))]
         self.swings = Swings.of(rings, body)
         within = (body[:, None] | ~body[None]).all(-1)  # the second's body is part of the first's

@@ -15,7 +15,7 @@ what hangs on the ring turns with it, one way or the other by the phase, so that
 | delta = R - R(mu(tau)) in the order bonds, bends, dihedrals; stiff internal coordinates, nm and rad | |
 | P = L L^T, with L of the bonds constant | lower |
 | e ~ N(0, I), in the order of delta | noise, in the chart's order |
-| e', e with two widths along u_1, u_2, ... | skewed; axes, widths |
+| e', e with long tails in dihedrals that move much, and two widths along u_1, ... | lengthened, skewed |
 | s of dihedrals, that step at e' = (0, 0, e'_amplitudes) | led |
 | s, the Newton step -L_rr^-1 dS/dR of bonds and bends at e' = (0, 0, e'_dihedrals) | relaxed |
 | s of bonds, and their step -L_bb^-1 dS/dR at e' = (0, e'_bends, e'_dihedrals) | stretched |
@@ -34,14 +34,16 @@ from torch import Tensor
 
 from timewarp.flow.basin import Basin, definite
 from timewarp.flow.bounding import bounded
-from timewarp.flow.chart import InternalChart
+from timewarp.flow.chart import DIHEDRAL, InternalChart
 from timewarp.flow.curvature import Curvature
 from timewarp.flow.response import Evaluated, Response
 from timewarp.flow.settling import settled
 from timewarp.flow.skew import pulled_back, skewed, straightened
+from timewarp.flow.tails import lengthened, shortened, slope_before
 from timewarp.state import Positions
 
 CAP = 4.0  # length of a step that relaxes what was not drawn yet, in standard deviations: a clash asks for more
+LEVER = 4  # heavy atoms that a turn about a bond moves, from which on it has long tails
 NEAR = 0.3  # kT, twice what one Newton step would gain: from here on it takes more than one
 
 
@@ -60,6 +62,9 @@ class Stiff:
         bonds = (kind == 0).nonzero()[:, 0]
         self.bonds, self.soft, self.bends = bonds, curvature.rows.cpu(), int((kind == 1).sum())
         self.leads = len(chart.puckers)  # amplitudes, the last of the soft
+        turns = (curvature.kind.cpu() == DIHEDRAL) & (chart.leads.cpu()[curvature.place.cpu()] < 0)
+        turns &= torch.arange(self.softs) < self.softs - self.leads
+        self.levers = (turns & (curvature.heavy.cpu() >= LEVER)).nonzero()[:, 0]
         rest = chart.rest.cpu().double()
         # conformers that clash, as those of a strained ring, may leave no root: then the mean curvature stands in
         _, failed = torch.linalg.cholesky_ex(rest[bonds][:, bonds])
@@ -80,7 +85,7 @@ class Stiff:
         new, device = copy.copy(self), chart.root.device
         new.chart, new.response, new.curvature = chart, self.response.on(chart), self.curvature.to(device)
         new.curvature.chart = chart
-        for name in ("bonds", "soft", "root", "across", "alone", "likely", "unlikely", "usual"):
+        for name in ("bonds", "soft", "levers", "root", "across", "alone", "likely", "unlikely", "usual"):
             setattr(new, name, getattr(self, name).to(device))
         return new
 
@@ -156,7 +161,7 @@ class Stiff:
     @torch.no_grad()
     def push(self, basin: Basin, noise: Float[Tensor, "count stiffs"]) -> tuple[Tensor, Float[Tensor, " count"]]:
         """(z, ln |dz/de|) of e = `noise`."""
-        soft, skewing = skewed(noise[:, self.soft], basin.axes, basin.widths)
+        soft, skewing = self._shaped(basin, noise[:, self.soft])
         soft = soft + self._led(basin, soft)
         by_bonds, by_bends = self._relaxed(basin, soft)
         soft = soft + torch.nn.functional.pad(by_bends, (0, soft.shape[1] - self.bends))
@@ -174,8 +179,9 @@ class Stiff:
         noise = torch.empty_like(stiff)
         noise[:, self.bonds] = bonds - self._stretched(basin, by_bonds, soft)
         soft = soft - torch.nn.functional.pad(by_bends, (0, soft.shape[1] - self.bends)) - self._led(basin, soft)
-        noise[:, self.soft], skewing = straightened(soft, basin.axes, basin.widths)
-        return noise, self._log_det(basin) + skewing
+        soft, skewing = straightened(soft, basin.axes, basin.widths)
+        noise[:, self.soft], lengthening = shortened(soft, self.levers)
+        return noise, self._log_det(basin) + skewing + lengthening
 
     @torch.no_grad()
     def evaluate(
@@ -189,8 +195,16 @@ class Stiff:
         found = self.response.evaluate(basin.torsions, stiff)
         slope = torch.empty_like(noise)
         slope[:, self.bonds], soft = self._whitened(basin.lower, found.gradient, self.softs)
-        slope[:, self.soft] = pulled_back(soft, noise[:, self.soft], basin.axes, basin.widths)
+        before = noise[:, self.soft]
+        soft = pulled_back(soft, lengthened(before, self.levers)[0], basin.axes, basin.widths)
+        slope[:, self.soft] = slope_before(soft, before, self.levers)
         return found, stretch, slope
+
+    def _shaped(self, basin: Basin, soft: Tensor) -> tuple[Tensor, Tensor]:
+        """(e', ln |de'/de|) of the soft coordinates of the noise."""
+        long, lengthening = lengthened(soft, self.levers)
+        shaped, skewing = skewed(long, basin.axes, basin.widths)
+        return shaped, skewing + lengthening
 
     def _log_det(self, basin: Basin) -> Tensor:
         return self.chart.log_whitening - self.log_bonds - basin.log_root
