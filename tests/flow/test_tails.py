@@ -98,3 +98,21 @@ def test_far_turns_of_a_peptide_bond_are_drawn_now_and_then():
     gain = (standard_normal(e) - stretch) - (standard_normal(plain) - without)
     assert float(plain[0, turn]) == pytest.approx(6.0, abs=1e-6)
     assert (gain > 7).all()
+
+
+def test_the_slope_of_the_law_has_the_tails_in_it():
+    """Far out along the turn of a peptide bond the energy's slope counts for as much more as the tail is longer."""
+    made, h = stiff_of(molecule_of("AA"), chart_of("AA", torch.float64), torch.float64), 1e-4
+    basin = made.at(conformers(4))
+    e = torch.zeros(4, made.chart.stiffs, dtype=torch.float64)
+    turn = int(made.soft[made.levers[0]])
+    e[:, turn] = torch.tensor([-2.5, -3.0, 3.0, 2.5], dtype=torch.float64)
+    step = h * torch.eye(made.chart.stiffs, dtype=torch.float64)[turn]
+
+    def value(e):
+        found, stretch, _ = made.evaluate(basin, e)
+        return found.energy + found.log_det - stretch
+
+    numeric = (value(e + step) - value(e - step)) / (2 * h)
+    slope = made.evaluate(basin, e)[2][:, turn]
+    torch.testing.assert_close(slope, numeric, rtol=0.15, atol=0.1)
