@@ -168,6 +168,12 @@ def evaluate(
         int, typer.Option(metavar="N", help="Frames of each side of a distance; fewer are faster, and raise it.")
     ] = EvaluateSettings.ot_frames,
     seeds: Annotated[int, typer.Option(metavar="K", help="Seeds, from --seed on.")] = EvaluateSettings.seeds,
+    adapt: Annotated[
+        float | None, typer.Option(metavar="M", help="Minutes of adaptation to each peptide before it is measured.")
+    ] = EvaluateSettings.adapt,
+    proposals: Annotated[
+        bool, typer.Option(help="Also distances of as many draws as the budget, which take longest.")
+    ] = EvaluateSettings.proposals,
     chains: Chains = EvaluateSettings.chains,
     checkpoint: Checkpoint = EvaluateSettings.checkpoint,
     temperature: Kelvin = EvaluateSettings.temperature,
@@ -178,8 +184,8 @@ def evaluate(
     """Measure a checkpoint on peptides: acceptance, effective samples, distances from reference ensembles."""
     settings = EvaluateSettings(
         sequences=tuple(sequences), out=out, seconds=seconds, budget=budget, reference_ns=reference_ns,
-        ot_frames=ot_frames, seeds=seeds, chains=chains, checkpoint=checkpoint, temperature=temperature, seed=seed,
-        device=device, resume=resume,
+        ot_frames=ot_frames, seeds=seeds, adapt=adapt, proposals=proposals, chains=chains, checkpoint=checkpoint,
+        temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     watch("evaluate", settings)
 

@@ -147,9 +147,12 @@ class EvaluateSettings(RunSettings):
     reference_ns: float | None = None  # of OpenMM MD as the reference; None for parallel tempering
     ot_frames: int = 10_000  # of each side of a distance
     seeds: int = 1  # seed, seed + 1, ...
+    adapt: float | None = None  # minutes of adaptation to each peptide; None for none
+    proposals: bool = True  # whether distances of `budget` draws are measured too
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(self.adapt is None or 0 < self.adapt < math.inf, "--adapt", "a positive number of minutes", self.adapt)
         _require(self.sequences, "SEQUENCE...", "at least one", "none")
         _require(self.budget == 0 or self.budget >= 10, "--budget", "10 or more, or 0 for no distances", self.budget)
         _require(

@@ -1,6 +1,7 @@
 """A budget of energy evaluations is spent and counted as it is said to be."""
 
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -110,3 +111,18 @@ def test_a_draw_costs_what_it_asks_the_energy_for(shards, size):
     np.testing.assert_allclose(draws.energy.ravel(), expected.numpy(), rtol=1e-5)
     density = proposal.density(flat, flat.new_zeros(*flat.shape[:2], 0))
     np.testing.assert_allclose(draws.log_weight.ravel(), (-expected - density.double()).numpy(), atol=0.02)
+
+
+def test_drawing_ends_once_the_budget_is_spent(shards, monkeypatch):
+    judge = Judge.read(shards / "GG.safetensors")
+    monkeypatch.setattr(import_module("timewarp.assemble.budget"), "AT_ONCE", 4)
+    counted = Counted(judge.peptide.potential)
+    judge.peptide.response.energy = counted
+    proposal = bound(Internal(replace(INTERNAL, harmonics=12)).eval().requires_grad_(False), judge.peptide)
+    start, whole = judge.peptide.molecule.reference.float(), torch.Generator().manual_seed(0)
+    draws = drawn(proposal, counted, start, 100, whole, 2, enough=60)
+    assert counted.evaluations == pytest.approx(draws.cost * len(draws.energy))
+    assert 60 <= counted.evaluations < 60 + 4 * 14
+    more = drawn(proposal, counted, start, 12, torch.Generator().manual_seed(0), 2)
+    count = min(len(draws.energy), len(more.energy))
+    np.testing.assert_array_equal(draws.positions[:count], more.positions[:count])  # the same, as far as they go

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from importlib import import_module
 
 import numpy as np
@@ -28,10 +29,9 @@ def command(*words, **environment):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def evaluated(tmp_path_factory):
-    """GG by a quick reference, stopped before its second seed."""
-    out = tmp_path_factory.mktemp("evaluated")
+@contextmanager
+def quick(out):
+    """Few walkers, a quick reference."""
     small = Recipe(frames=60, starts=6, lag=0.2, every=0.1)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"CONFORMERS": 2, "WALKERS": 6, "ROUNDS": (4,)}.items():
@@ -43,6 +43,14 @@ def evaluated(tmp_path_factory):
             patch.setattr(exploration, name, value)
         patch.setattr(import_module("timewarp.assemble.evaluate"), "recipe_of", lambda _: small)
         patch.setenv("TIMEWARP_CACHE", str(out / "cache"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """GG by a quick reference, stopped before its second seed."""
+    out = tmp_path_factory.mktemp("evaluated")
+    with quick(out):
         settings = EvaluateSettings(
             sequences=("GG",), out=out / "run", seconds=0.3, chains=2, budget=80, ot_frames=60, seeds=2
         )
@@ -83,6 +91,21 @@ def test_rows_that_are_there_stay(evaluated):
     assert "60 reference frames" in again.stdout
 
 
+def test_an_adapted_flow_is_measured_as_it_samples(tmp_path):
+    with quick(tmp_path):
+        settings = EvaluateSettings(
+            sequences=("GG",), out=tmp_path / "run", seconds=0.3, chains=2, budget=80, ot_frames=60, adapt=0.01,
+            proposals=False,
+        )  # fmt: skip
+        assemble.evaluate(settings, lambda *_: None, lambda: False)
+    (row,) = json.loads((tmp_path / "run" / "evaluate.json").read_text())
+    assert (tmp_path / "run" / "GG-0" / "adapted.safetensors").exists()
+    assert np.isfinite([row[name] for name in (*FIGURES, *(f"snis_{n}" for n in FIGURES))]).all()
+    assert not any(name.endswith("_proposals") for name in row)
+    assert row["setup_evaluations"] == 0  # the chart is that of the adapted flow
+    assert row["energy_evaluations"] <= 80
+
+
 def test_other_options_and_a_second_start_are_refused(evaluated):
     out, _ = evaluated
     settings = EvaluateSettings(sequences=("GG",), out=out / "run", seconds=0.3, chains=2, budget=90, ot_frames=60)
@@ -102,6 +125,7 @@ def test_other_options_and_a_second_start_are_refused(evaluated):
         (("GG", "--budget", "3"), "--budget: expected 10 or more"),
         (("GG", "--reference-ns", "-1"), "--reference-ns: expected a positive number"),
         (("GG", "--ot-frames", "5"), "--ot-frames: expected 50 or more"),
+        (("GG", "--adapt", "0"), "--adapt: expected a positive number of minutes"),
         (("GG", "--seeds", "0"), "--seeds: expected 1 or more"),
         (("GG", "--checkpoint", "nowhere"), "no checkpoint"),
     ],

@@ -126,16 +126,25 @@ def chain(log_weight: Float[np.ndarray, " draws"], rng: np.random.Generator) -> 
 
 @torch.no_grad()
 def drawn(
-    proposal: Proposal, energy: Counted, start: Positions, count: int, rng: torch.Generator, particles: int = PARTICLES
-) -> Draws:
-    """`count` draws of a flow bound to a peptide whose potential is `energy`, from a prepared structure."""
+    proposal: Proposal, energy: Counted, start: Positions, count: int, rng: torch.Generator,
+    particles: int = PARTICLES, enough: int | None = None,
+) -> Draws:  # fmt: skip
+    """`count` draws of a flow bound to a peptide whose potential is `energy`, from a prepared structure.
+
+    Fewer, if `enough` evaluations are spent before.
+    """
     before = energy.evaluations
     if not proposal.memoryless:
-        return _walked(proposal, energy, start, count, rng)
+        return _walked(proposal, energy, start, count, rng)  # of which a draw costs one
     if isinstance(proposal, InternalProposal) and not proposal.channels:
-        sizes = [min(AT_ONCE, count - done) for done in range(0, count, AT_ONCE)]
         kernel = Annealed(energy, FactoredInternal(proposal), 0, particles=particles)
-        parts = [kernel.paths(kernel.proposal.draw(size, rng), particles, rng) for size in sizes]
+        parts = []
+        for done in range(0, count, AT_ONCE):
+            if enough is not None and energy.evaluations - before >= enough:
+                count = done
+                break
+            size = min(AT_ONCE, count - done)
+            parts.append(kernel.paths(kernel.proposal.draw(size, rng), particles, rng))
         positions, u, log_weight = (torch.cat(part, 1).transpose(0, 1) for part in zip(*parts, strict=True))
     else:
         state, log_prob = proposal(start[None]).sample(count, rng)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from timewarp.assemble.adapt import NAME, chart_of
 from timewarp.assemble.budget import CLIPPED, Counted, drawn
 from timewarp.assemble.directory import claimed
 from timewarp.assemble.energy import energy_of
@@ -35,8 +36,8 @@ def evaluate(settings: EvaluateSettings, progress: Progress, stop: Stop) -> Repo
     A row has the run of `sample` (`acceptance`, `ess`, `energy_evaluations`, `seconds`, ...), and of as many draws of
     the flow as `budget` the Kish sample size, and distances from a reference ensemble with their floors: `e_w2`,
     `t_w2`, `tica_w2` of the exact chain that spends the budget, all evaluations counted; with `_proposals` that of
-    `budget` draws; with `snis_` those of importance resampling of what the budget affords. With `resume`, rows that
-    are there stay.
+    `budget` draws, if `proposals`; with `snis_` those of importance resampling of what the budget affords. All of it
+    is of the flow that was adapted to the peptide, with `adapt`. With `resume`, rows that are there stay.
     A peptide that fails is told of, and does not keep the others from being measured.
 
     Raises:
@@ -49,7 +50,8 @@ def evaluate(settings: EvaluateSettings, progress: Progress, stop: Stop) -> Repo
 
     sequences = list(dict.fromkeys(title(parse(sequence)) for sequence in settings.sequences))
     flow = load_flow(Checkpoint.load(checkpoint_path(settings.checkpoint).with_suffix("")))
-    names = ("checkpoint", "temperature", "chains", "budget", "ot_frames", "reference_ns", "seconds")
+    names = ("checkpoint", "temperature", "chains", "budget", "ot_frames", "reference_ns", "seconds", "adapt",
+             "proposals")  # fmt: skip
     options = {name: getattr(settings, name) for name in names}
     with claimed(settings.out, (TABLE, OPTIONS), settings.resume):
         record, table = settings.out / OPTIONS, settings.out / TABLE
@@ -87,17 +89,18 @@ def _named(name: str, share: float, progress: Progress) -> Progress:
 
 def _row(settings: EvaluateSettings, sequence: str, flow, progress: Progress, stop: Stop) -> dict[str, Any] | None:
     """Everything measured on one peptide with one seed; None if it was asked to stop meanwhile."""
-    from timewarp.md.system import prepare_sequence, write_pdb
+    from timewarp.md.system import prepare, prepare_sequence, write_pdb
 
     progress(0.0, "building")
-    prepared = prepare_sequence(sequence)
     pdb = settings.out / f"{sequence}.pdb"
     if not pdb.exists():
-        write_pdb(prepared.topology, prepared.positions, pdb)
+        built = prepare_sequence(sequence)
+        write_pdb(built.topology, built.positions, pdb)
+    prepared = prepare(pdb)  # as `sample` and `bench` read it
     run = SampleSettings(
         pdb=pdb, out=settings.out / f"{sequence}-{settings.seed}", seconds=settings.seconds, chains=settings.chains,
         seed=settings.seed, checkpoint=settings.checkpoint, temperature=settings.temperature, device=settings.device,
-        resume=True,
+        adapt=settings.adapt, resume=True,
     )  # fmt: skip
     report = sample(run, progress, stop)
     if stop():
@@ -106,11 +109,14 @@ def _row(settings: EvaluateSettings, sequence: str, flow, progress: Progress, st
     row |= {"sequence": sequence, "seed": settings.seed, "ess": report["ess"]["min"]}
     row |= {"ess_per_second": report["ess_per_second"], "verdict": report["verdict"], "rhat": report["rhat"]["max"]}
     row["sampling_evaluations"] = report["energy_evaluations"]
-    row |= _at_budget(settings, prepared, flow, progress, stop)
+    checkpoint = Checkpoint.load(run.out / NAME) if settings.adapt else None
+    row |= _at_budget(settings, prepared, load_flow(checkpoint) if checkpoint else flow, checkpoint, progress, stop)
     return row
 
 
-def _at_budget(settings: EvaluateSettings, prepared, flow, progress: Progress, stop: Stop) -> dict[str, Any]:
+def _at_budget(
+    settings: EvaluateSettings, prepared, flow, adapted: Checkpoint | None, progress: Progress, stop: Stop
+) -> dict[str, Any]:
     """Kish sample size, and distances from the reference at the budget, with what they cost."""
     import mdtraj
 
@@ -123,10 +129,13 @@ def _at_budget(settings: EvaluateSettings, prepared, flow, progress: Progress, s
     progress(0.0, "drawing from the flow")
     energy, molecule, _ = energy_of(prepared, settings.temperature)
     counted = Counted(energy)
-    peptide = Peptide.of(molecule, settings.temperature, potential=counted, seed=settings.seed)
+    chart = chart_of(adapted, prepared, molecule, settings.temperature) if adapted else None
+    peptide = Peptide.of(molecule, settings.temperature, potential=counted, whitening=chart, seed=settings.seed)
     setup = counted.evaluations
     rng = torch.Generator().manual_seed(settings.seed)
-    draws = drawn(bound(flow, peptide), counted, molecule.reference.float(), settings.budget or DRAWS, rng)
+    enough = settings.budget if settings.budget and not settings.proposals else None
+    start = molecule.reference.float()
+    draws = drawn(bound(flow, peptide), counted, start, settings.budget or DRAWS, rng, enough=enough)
     weighted = draws.log_weight is not None
     row: dict[str, Any] = {"kish_ess": draws.kish() if weighted else None}
     if reference is None:
@@ -137,7 +146,8 @@ def _at_budget(settings: EvaluateSettings, prepared, flow, progress: Progress, s
     affordable = max(1, int(settings.budget / draws.cost))
     row["energy_evaluations"] = affordable * draws.cost
     samples = {"{}": draws.chain(affordable, np.random.default_rng(settings.seed))}
-    samples["{}_proposals"] = draws.chain(settings.budget, np.random.default_rng(settings.seed))
+    if settings.proposals:
+        samples["{}_proposals"] = draws.chain(settings.budget, np.random.default_rng(settings.seed))
     if weighted:
         samples["snis_{}"] = draws.resampled(affordable, np.random.default_rng(settings.seed))
     topology = mdtraj.Topology.from_openmm(prepared.topology)

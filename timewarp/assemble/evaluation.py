@@ -67,7 +67,7 @@ def figures(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str], budget
 
 def _explained(rows: Sequence[Mapping[str, Any]], budget: int, frames: int) -> str:
     cost = median(row["evaluations_a_proposal"] for row in rows if row.get("evaluations_a_proposal"))
-    setup = median(row["setup_evaluations"] for row in rows if row.get("setup_evaluations"))
+    setup = median(row["setup_evaluations"] for row in rows if row.get("setup_evaluations") is not None)
     return (
         f"E in kT, T in rad; of the chain that spends {budget} evaluations of energies and gradients ({cost:g} a "
         f"proposal, the {setup:g} for the chart of a molecule apart); prop: of the chain of {budget} proposals; SNIS: "
