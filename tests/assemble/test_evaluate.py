@@ -70,6 +70,8 @@ def test_each_row_has_the_published_figures_and_their_floors(evaluated):
             assert row[name] >= 0
         assert all(row[f"floor_{name}"] >= 0 for name in FIGURES)
         assert 0 < row["kish_ess"] <= 1
+        assert row["proposal_milliseconds"] > 0
+        assert sum(row[f"proposal_{part}"] for part in ("flow", "chart", "energy")) == pytest.approx(1.0)
         assert row["energy_evaluations"] <= 80 < row["setup_evaluations"]
         assert (
             9 <= row["evaluations_a_proposal"] < 11

@@ -12,16 +12,19 @@ import torch
 
 from timewarp.assemble.adapt import NAME, chart_of
 from timewarp.assemble.budget import CLIPPED, Counted, drawn
+from timewarp.assemble.costing import cost_of
 from timewarp.assemble.directory import claimed
 from timewarp.assemble.energy import energy_of
 from timewarp.assemble.evaluation import figures
 from timewarp.assemble.flows import bound, load_flow
+from timewarp.assemble.fusing import ready
 from timewarp.assemble.peptide import Peptide
 from timewarp.assemble.sample import sample
 from timewarp.assemble.scores import distances
 from timewarp.assemble.yardsticks import Recipe, Stopped, yardstick
 from timewarp.atomic import write_atomically
 from timewarp.claim import compare
+from timewarp.energy import Potential
 from timewarp.resources import checkpoint_path
 from timewarp.settings import EvaluateSettings, Progress, Report, SampleSettings, Stop
 from timewarp.training.checkpoint import Checkpoint
@@ -33,8 +36,9 @@ TABLE, OPTIONS = "evaluate.json", "options.json"
 def evaluate(settings: EvaluateSettings, progress: Progress, stop: Stop) -> Report:
     """Measure the checkpoint on each sequence with each seed, and leave `evaluate.json` with a row for each pair.
 
-    A row has the run of `sample` (`acceptance`, `ess`, `energy_evaluations`, `seconds`, ...), and of as many draws of
-    the flow as `budget` the Kish sample size, and distances from a reference ensemble with their floors: `e_w2`,
+    A row has the run of `sample` (`acceptance`, `ess`, `energy_evaluations`, `seconds`, ...), what a proposal takes
+    (`proposal_milliseconds`, and of it the shares `proposal_flow`, `_chart`, `_energy`), and of as many draws of the
+    flow as `budget` the Kish sample size, and distances from a reference ensemble with their floors: `e_w2`,
     `t_w2`, `tica_w2` of the exact chain that spends the budget, all evaluations counted; with `_proposals` that of
     `budget` draws, if `proposals`; with `snis_` those of importance resampling of what the budget affords. All of it
     is of the flow that was adapted to the peptide, with `adapt`. With `resume`, rows that are there stay.
@@ -109,6 +113,13 @@ def _row(settings: EvaluateSettings, sequence: str, flow, progress: Progress, st
     row |= {"sequence": sequence, "seed": settings.seed, "ess": report["ess"]["min"]}
     row |= {"ess_per_second": report["ess_per_second"], "verdict": report["verdict"], "rhat": report["rhat"]["max"]}
     row["sampling_evaluations"] = report["energy_evaluations"]
+    progress(0.0, "timing proposals")
+    energy, molecule, _ = energy_of(prepared, settings.temperature, device=settings.device.resolve())
+    if isinstance(energy, Potential):
+        energy.compiled = energy.device.type == "cpu" and ready(energy)
+        cost = cost_of(flow.to(energy.device), molecule, energy, None, run.particles)
+        flow.to("cpu")
+        row |= {f"proposal_{name}": value for name, value in cost.items()}
     checkpoint = Checkpoint.load(run.out / NAME) if settings.adapt else None
     row |= _at_budget(settings, prepared, load_flow(checkpoint) if checkpoint else flow, checkpoint, progress, stop)
     return row

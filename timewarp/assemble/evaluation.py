@@ -8,6 +8,10 @@ from typing import Any
 
 COLUMNS = {
     "acceptance": ("acceptance", ".1%"),
+    "proposal_milliseconds": ("ms", ".2f"),
+    "proposal_flow": ("flow", ".0%"),
+    "proposal_chart": ("chart", ".0%"),
+    "proposal_energy": ("energy", ".0%"),
     "kish_ess": ("Kish ESS", ".3f"),
     "ess_per_second": ("ESS/s", ".2f"),
     "rhat": ("R-hat", ".3f"),
