@@ -131,11 +131,22 @@ def test_md_that_crosses_as_often_as_dynamics_does_is_told(target):
     for seed in range(4):
         row = bounded(target, seed, 300)
         expected = row["dynamics_crossings"] * row["picoseconds"] / row["dynamics_picoseconds"]
-        rows.append(toy.row(f"P{seed}") | row | {"method": "md-tuned", "crossings": 3})
+        rows.append(toy.row(f"P{seed}") | row | {"method": "md-tuned", "crossings_as_dynamics": 3})
         assert expected == pytest.approx(200 * 2 * UP * DOWN / (UP + DOWN), rel=0.5)
     text = table(ranked(rows))
     line = next(line for line in text.splitlines() if line.startswith("crossings of the slowest coordinate"))
     assert "md-tuned made 12" in line
+
+
+def test_crossings_are_compared_at_the_same_interval(target):
+    """MD of two chains with frames 0.2 ps apart, which leave a side for one frame now and then."""
+    state = np.zeros((2, 100), dtype=int)
+    state[0, 7::20] = 1  # five excursions, none at a frame whose number five divides
+    state[1, 50:] = 1  # and one crossing that lasts
+    known = replace(target, dynamics={"md-tuned": Crossings(1e4, 100, dict.fromkeys(target.shares, 100), 0.5,
+                                                            dict(target.shares))})  # fmt: skip
+    row = judged(toy.records(np.random.default_rng(1), state, picoseconds=20.0), known, 310.0, method="md-tuned")[0]
+    assert (row["crossings"], row["crossings_as_dynamics"]) == (11, 1)
 
 
 def test_the_dynamics_is_that_of_the_protocols():

@@ -4,6 +4,10 @@ MD of a minute may cross once or never, and is then worth little, or not known w
 same dynamics of many replicas at once. They begin at frames of the reference, so that they are in equilibrium from the
 first step, and crossings in proportion to the time are expected of them and of MD alike. What one process of MD would
 see in hours is so known in a minute; how many picoseconds it makes a second is its own.
+
+Frames are a picosecond apart, so that an excursion which ends sooner is no crossing. The bound holds nevertheless: the
+autocorrelation C of a reversible process is log-convex, so that it is at least C(EVERY)^(t / EVERY) from there on, and
+crossings counted at an interval say what C(EVERY) is; but for a part of half of `EVERY` over the timescale.
 """
 
 from __future__ import annotations

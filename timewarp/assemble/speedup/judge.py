@@ -16,6 +16,7 @@ from jaxtyping import Float
 from timewarp.analysis.convergence import verdict
 from timewarp.analysis.ensemble import Ensemble
 from timewarp.assemble.speedup.bound import most_effective_samples, pairs
+from timewarp.assemble.speedup.crossings import EVERY
 from timewarp.assemble.speedup.free_energies import free_energies
 from timewarp.assemble.speedup.gates import complaints, farthest, missed
 from timewarp.assemble.speedup.record import Record
@@ -84,7 +85,7 @@ def judged(
     turns = sum(target.sides.crossings(part[..., 0]) for part in slow)
     entries = {name: sum(crossings(part, name) for part in found) for name in target.shares}
     most = at_most(target, turns, entries, estimates)
-    long = _in_the_long_run(row, target, method)
+    long = _in_the_long_run(row, target, method, slow)
     published = published_ess(chains[..., 0])
     return row | {
         "ess": held["ess"]["min"],
@@ -143,10 +144,14 @@ def at_most(target: Target, turns: int, entries: Mapping[str, int], estimates: S
     return min(limits)
 
 
-def _in_the_long_run(row: Mapping[str, Any], target: Target, method: str) -> dict[str, Any]:
+def _in_the_long_run(row: Mapping[str, Any], target: Target, method: str, slow: Sequence[np.ndarray]) -> dict[str, Any]:
     """What the dynamics of the method in equilibrium says of it; nothing, where there is none.
 
+    Args:
+        slow: the slow coordinates of the method's own chains, one array a process.
+
     Returns:
+        `crossings_as_dynamics`, the method's own crossings, counted in frames as far apart as that dynamics' are;
         `dynamics_picoseconds`, `dynamics_crossings` (of the slowest coordinate) and `dynamics_basin_crossings` of that
         dynamics; `dynamics_ess_bound`, the most effective samples that it allows the method's own picoseconds;
         `states_seconds_expected`, the mean time, at least, until the method was in that basin which takes longest.
@@ -167,7 +172,9 @@ def _in_the_long_run(row: Mapping[str, Any], target: Target, method: str) -> dic
     most = min(limits) * made / found.picoseconds
     limit = {name: pairs(crossed, count) for name, crossed in found.entries.items()}
     away = max((1 - share) * found.picoseconds / limit[name] for name, share in shares.items())
+    apart = max(1, round(EVERY * sum(part[..., 0].size for part in slow) / made))
     return {
+        "crossings_as_dynamics": sum(target.sides.crossings(part[:, ::apart, 0]) for part in slow),
         "dynamics_picoseconds": found.picoseconds,
         "dynamics_crossings": found.turns,
         "dynamics_basin_crossings": dict(found.entries),
