@@ -57,7 +57,7 @@ def test_options_are_the_fields_of_the_settings(command):
 )
 def test_what_is_asked_for_arrives(monkeypatch, arguments, value):
     handed = []
-    monkeypatch.setattr(cli, "watch", lambda work, asked: handed.append((work, asked)))
+    monkeypatch.setattr(cli, "watch", lambda work, asked, _: handed.append((work, asked)) or [])
     assert execute([*arguments, "--out", "o"]) == 0
     ((work, asked),) = handed
     assert work == arguments[0]

@@ -27,12 +27,13 @@ from timewarp.settings import (
     MDSettings,
     Protocol,
     RaceSettings,
+    RunSettings,
     SampleSettings,
     SettingsError,
     TrainSettings,
     Until,
 )
-from timewarp.watch import say, watch
+from timewarp.watch import watch
 
 app = typer.Typer(
     help="Enhanced sampling of peptides by a transferable normalizing flow, exact for the OpenMM potential.",
@@ -106,7 +107,7 @@ def sample(
         checkpoint=checkpoint, width=width, adapt=adapt, particles=particles, anneal=anneal, warm_up=warm_up,
         until=until, verify=verify, temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
-    watch("sample", settings)
+    _done("sample", settings)
 
 
 @app.command()
@@ -125,7 +126,7 @@ def adapt(
         pdb=pdb, out=out, minutes=minutes, checkpoint=checkpoint, temperature=temperature, seed=seed, device=device,
         resume=resume,
     )  # fmt: skip
-    watch("adapt", settings)
+    _done("adapt", settings)
 
 
 @app.command()
@@ -150,7 +151,7 @@ def explore(
         pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds), chains=chains, checkpoint=checkpoint,
         rise=rise, upgrade=upgrade, temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
-    watch("explore", settings)
+    _done("explore", settings)
 
 
 @app.command()
@@ -187,7 +188,7 @@ def evaluate(
         ot_frames=ot_frames, seeds=seeds, adapt=adapt, proposals=proposals, chains=chains, checkpoint=checkpoint,
         temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
-    watch("evaluate", settings)
+    _done("evaluate", settings)
 
 
 @app.command()
@@ -209,7 +210,7 @@ def md(
         pdb=pdb, out=out, steps=steps, seconds=_limit(steps, seconds), chains=chains, protocol=protocol,
         interval=interval, temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
-    watch("md", settings)
+    _done("md", settings)
 
 
 @app.command()
@@ -261,7 +262,7 @@ def data(
         export=export is not None, from_export=from_export, redraw=redraw, checkpoint=checkpoint, flow=flow,
         seconds=seconds, seed=seed, device=device, resume=resume,
     )  # fmt: skip
-    watch("data", settings)
+    _done("data", settings)
 
 
 @app.command()
@@ -301,7 +302,7 @@ def train(
         likelihood=likelihood, spread=spread, acceptance=acceptance, entropy=entropy, own_from=own_from,
         validation=tuple(validation), seconds=seconds, seed=seed, device=device, resume=resume,
     )  # fmt: skip
-    watch("train", settings)
+    _done("train", settings)
 
 
 @app.command()
@@ -361,14 +362,14 @@ def bench(
     if (energy or md) and compare:
         raise SettingsError("timewarp bench: expected one of --energy, --md and --compare, got both")
     if compare:
-        watch("compare", CompareSettings(out=out, files=tuple(Path(name) for name in named)))
+        _done("compare", CompareSettings(out=out, files=tuple(Path(name) for name in named)))
     elif energy or md:
         chosen = {"sequences": named} if named else {}
         settings = BenchSettings(
             out=out, energy=energy, md=md, batch=batch, threads=threads, rounds=rounds, slice=slice, seconds=seconds,
             seed=seed, device=device, resume=resume, **chosen,
         )  # fmt: skip
-        watch("bench", settings)
+        _done("bench", settings)
     else:
         race = RaceSettings(
             out=out, peptides=named, methods=tuple(method or ()), checkpoints=tuple(checkpoint), chains=chains,
@@ -376,7 +377,7 @@ def bench(
             dynamics_seconds=dynamics_seconds, temperature=temperature, seed=seed, device=device,
             resume=resume, seconds=RaceSettings.seconds if seconds is None else seconds, workers=workers, dask=dask,
         )  # fmt: skip
-        watch("race", race)
+        _done("race", race)
 
 
 @app.command()
@@ -408,8 +409,19 @@ def execute(arguments: list[str]) -> int:
         from timewarp.failure import describe
 
         status, line = describe(error)
-        say(f"timewarp: {line}")
+        _say(f"timewarp: {line}")
         return status
+
+
+def _done(work: str, settings: RunSettings) -> None:
+    """Do it, and print what there is to be said at the end."""
+    for line in watch(work, settings, _say):
+        print(line)
+
+
+def _say(line: str) -> None:
+    """A line for a person, on stderr."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _both(out: Path | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Callable
 
 from timewarp.interrupt import Interrupt
 from timewarp.loading import loading
@@ -13,8 +13,17 @@ from timewarp.summary import summary
 LINES = {"race": " left"}  # of work that takes hours: what its progress tells a log file, where there is no terminal
 
 
-def watch(work: str, settings: RunSettings) -> None:
-    """Call the function `work` of the assembling module, with a progress bar and an ear for Ctrl-C."""
+def watch(work: str, settings: RunSettings, say: Callable[[str], None]) -> list[str]:
+    """Call the function `work` of the assembling module, with a progress bar and an ear for Ctrl-C.
+
+    Args:
+        work: a name of `timewarp.assemble`.
+        settings: of it.
+        say: tells a person a line meanwhile.
+
+    Returns:
+        what there is to be said at the end.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -40,14 +49,6 @@ def watch(work: str, settings: RunSettings) -> None:
         run: Work = getattr(assemble, work)
         report = run(settings, progress, stop)
     if os.environ.get("RANK", "0") != "0":
-        return
-    for line in summary(report):
-        print(line)
-    if stop.asked:
-        print("stopped when asked, and saved; --resume continues")
-    print(f"results in {settings.out}")
-
-
-def say(line: str) -> None:
-    """A line for a person, on stderr."""
-    print(line, file=sys.stderr, flush=True)
+        return []
+    stopped = ["stopped when asked, and saved; --resume continues"] if stop.asked else []
+    return [*summary(report), *stopped, f"results in {settings.out}"]
