@@ -113,6 +113,8 @@ def _row(settings: EvaluateSettings, sequence: str, flow, progress: Progress, st
     row |= {"sequence": sequence, "seed": settings.seed, "ess": report["ess"]["min"]}
     row |= {"ess_per_second": report["ess_per_second"], "verdict": report["verdict"], "rhat": report["rhat"]["max"]}
     row["sampling_evaluations"] = report["energy_evaluations"]
+    adapted = Checkpoint.load(run.out / NAME) if settings.adapt else None
+    flow = load_flow(adapted) if adapted else flow
     progress(0.0, "timing proposals")
     energy, molecule, _ = energy_of(prepared, settings.temperature, device=settings.device.resolve())
     if isinstance(energy, Potential):
@@ -120,8 +122,7 @@ def _row(settings: EvaluateSettings, sequence: str, flow, progress: Progress, st
         cost = cost_of(flow.to(energy.device), molecule, energy, None, run.particles)
         flow.to("cpu")
         row |= {f"proposal_{name}": value for name, value in cost.items()}
-    checkpoint = Checkpoint.load(run.out / NAME) if settings.adapt else None
-    row |= _at_budget(settings, prepared, load_flow(checkpoint) if checkpoint else flow, checkpoint, progress, stop)
+    row |= _at_budget(settings, prepared, flow, adapted, progress, stop)
     return row
 
 

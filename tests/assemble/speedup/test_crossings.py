@@ -8,7 +8,8 @@ import torch
 
 from timewarp.assemble.energy import energy_of
 from timewarp.assemble.speedup import crossings as module
-from timewarp.assemble.speedup.crossings import CHUNK, EVERY, INTEGRATIONS, Crossings, asked, counted, crossings_of
+from timewarp.assemble.speedup.bound import pairs
+from timewarp.assemble.speedup.crossings import CHUNK, EVERY, Crossings, counted, crossings_of, dynamics_of
 from timewarp.assemble.speedup.judge import judged
 from timewarp.assemble.speedup.methods import MD
 from timewarp.assemble.speedup.ranking import ranked
@@ -16,7 +17,6 @@ from timewarp.assemble.speedup.table import table
 from timewarp.assemble.speedup.target import crossings
 from timewarp.assemble.yardstick import Yardstick
 from timewarp.energy import Potential
-from timewarp.md.reference import PROTOCOLS
 from timewarp.md.system import prepare
 from timewarp.resources import peptide_path
 from timewarp.state import State
@@ -149,28 +149,35 @@ def test_crossings_are_compared_at_the_same_interval(target):
     assert (row["crossings"], row["crossings_as_dynamics"]) == (11, 1)
 
 
-def test_the_dynamics_is_that_of_the_protocols():
-    assert set(INTEGRATIONS) == set(MD)
-    for name, ours in INTEGRATIONS.items():
-        own = PROTOCOLS.get(name.removeprefix("md-"))
-        if own is not None:
-            assert ours.friction == own.friction
-            assert ours.heavy == (own.hydrogen is not None)
-            assert ours.step <= own.step
-    assert INTEGRATIONS["md-paper"].step == PROTOCOLS["paper"].step
-    assert asked(("sample", "md-paper", "exchange", "md-tuned")) == ["md-paper", "md-tuned"]
+def test_the_basin_that_takes_longest_is_the_one_that_is_waited_for(target):
+    """A rare basin and a common one, each entered and left 50 times in 10 ns: the rare one is away for longer."""
+    entries, shares = {"an": 100, "bn": 100}, {"an": 0.2, "bn": 0.5}
+    known = replace(target, dynamics={"md-tuned": Crossings(1e4, 100, entries, 0.5, shares)})
+    state = np.zeros((2, 100), dtype=int)
+    row = judged(toy.records(np.random.default_rng(1), state, picoseconds=10.0), known, 310.0, method="md-tuned")[0]
+    expected = 0.8 * 1e4 / pairs(100, 3) * row["seconds"] / row["picoseconds"]
+    assert row["states_seconds_expected"] == pytest.approx(expected)
+    assert expected < 0.8 * 1e4 / 50 * row["seconds"] / row["picoseconds"]  # it is a lower bound
+
+
+def test_the_dynamics_is_that_of_the_methods():
+    prepared = prepare(peptide_path("AA"))
+    energy, molecule, _ = energy_of(prepared, 310.0)
+    assert isinstance(energy, Potential)
+    found = {method: dynamics_of(method, molecule, energy, 310.0) for method in MD}
+    assert {name: (k.timestep, k.friction) for name, k in found.items()} == {
+        "md-paper": (0.0005, 0.3), "md-2fs": (0.001, 1.0), "md-tuned": (0.002, 1.0)
+    }  # fmt: skip
+    for method, kernel in found.items():
+        assert kernel.steps * kernel.timestep == pytest.approx(EVERY)
+        assert (float(kernel.masses.min()) == 3.0) == (method == "md-tuned")
 
 
 def test_the_dynamics_keeps_its_temperature():
     prepared = prepare(peptide_path("AA"))
     energy, molecule, _ = energy_of(prepared, 310.0)
     assert isinstance(energy, Potential)
-    for ours in INTEGRATIONS.values():
-        kernel = ours.kernel(molecule, energy, 310.0)
-        assert kernel.steps * kernel.timestep == pytest.approx(EVERY)
-        assert (float(kernel.masses.min()) == 3.0) == ours.heavy
-        assert (kernel.timestep, kernel.friction) == (ours.step, ours.friction)
-    kernel = INTEGRATIONS["md-tuned"].kernel(molecule, energy, 310.0)
+    kernel = dynamics_of("md-tuned", molecule, energy, 310.0)
     rng = torch.Generator().manual_seed(0)
     phase = kernel.init(State.at(molecule.reference.float().repeat(48, 1, 1), 3, rng))
     kinetic = []

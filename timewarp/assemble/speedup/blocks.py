@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from timewarp.assemble.speedup.crossings import asked
 from timewarp.assemble.speedup.job import REFERENCE, Job
 from timewarp.assemble.speedup.judge import judged
-from timewarp.assemble.speedup.methods import METHODS, kind
+from timewarp.assemble.speedup.methods import MD, METHODS, kind
 from timewarp.assemble.speedup.preparation import Named
 from timewarp.assemble.speedup.record import Record
 from timewarp.assemble.speedup.target import Target
@@ -49,7 +48,7 @@ def _job(settings, peptide: Named, method: str, number: int, device: str, platfo
         seconds=settings.seconds, seed=1000 * settings.seed + number, platform=platform,
         temperature=settings.temperature, chains=settings.chains, checkpoint=checkpoint, device=device,
         frames=settings.reference_frames, patience=settings.reference_seconds,
-        protocols=tuple(asked(settings.methods or tuple(METHODS))), dynamics=settings.dynamics_seconds,
+        protocols=tuple(m for m in settings.methods or METHODS if m in MD), dynamics=settings.dynamics_seconds,
     )  # fmt: skip
 
 

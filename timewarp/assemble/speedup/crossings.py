@@ -46,33 +46,6 @@ FORMAT = 1  # of the files; another number makes all of them anew
 
 
 @dataclass(frozen=True)
-class Integration:
-    """How the batched dynamics is integrated in place of a protocol of OpenMM: step in ps, friction in 1/ps.
-
-    Bonds to hydrogen, which two of the protocols hold, move here; the step is short enough for them.
-    """
-
-    step: float
-    friction: float
-    heavy: bool  # hydrogens of 3 amu, as `repartitioned` makes them
-
-    def kernel(self, molecule: Molecule, potential: Potential, temperature: float) -> Langevin:
-        """The kernel whose step is `EVERY` ps long."""
-        masses = repartitioned(molecule) if self.heavy else molecule.masses
-        steps = round(EVERY / self.step)
-        return Langevin(
-            potential, masses, temperature, timestep=self.step, friction=self.friction, steps=steps, centred=True
-        )
-
-
-INTEGRATIONS = {
-    "md-paper": Integration(0.0005, 0.3, False),
-    "md-2fs": Integration(0.001, 1.0, False),
-    "md-tuned": Integration(0.002, 1.0, True),
-}
-
-
-@dataclass(frozen=True)
 class Crossings:
     """What dynamics in equilibrium did, all replicas together.
 
@@ -105,7 +78,7 @@ def crossings_of(
         temperature: K.
         reference: whose frames it begins at.
         target: that is made of it; says what is a crossing.
-        method: a name of `INTEGRATIONS`.
+        method: of OpenMM's dynamics, as `md-tuned`.
         seconds: wall-clock.
         gone: whether nobody waits any more.
     """
@@ -123,7 +96,7 @@ def crossings_of(
     energy, molecule, _ = energy_of(prepared, temperature, compiled=seconds >= 10)
     if not isinstance(energy, Potential):
         return Crossings()
-    kernel = INTEGRATIONS[method].kernel(molecule, energy, temperature)
+    kernel = dynamics_of(method, molecule, energy, temperature)
     starts = thinned(reference.positions.reshape(-1, *reference.positions.shape[2:]), REPLICAS)
     rng = torch.Generator().manual_seed(SEED)
     phase = kernel.init(State.at(torch.as_tensor(starts, dtype=torch.float32), 3, rng))
@@ -137,6 +110,20 @@ def crossings_of(
         except OSError:
             pass  # a full or read-only disk costs time, not the run
     return made
+
+
+def dynamics_of(method: str, molecule: Molecule, potential: Potential, temperature: float) -> Langevin:
+    """The batched dynamics in place of a method of OpenMM, with its friction and masses; a step of it is `EVERY` long.
+
+    Bonds to hydrogen, which some of the methods hold, move here, at half of their time step.
+    """
+    from timewarp.md.baseline import INTEGRATIONS
+
+    how = INTEGRATIONS[method.removeprefix("md-")]
+    step = how.step / 2 if how.rigid else how.step
+    masses = repartitioned(molecule, how.hydrogen) if how.hydrogen else molecule.masses
+    steps = round(EVERY / step)
+    return Langevin(potential, masses, temperature, timestep=step, friction=how.friction, steps=steps, centred=True)
 
 
 def counted(
@@ -174,11 +161,3 @@ def counted(
     low, _, high = marks.tolist()
     shares = {name: count / seen for name, count in inside.items()}
     return Crossings(made, turns, entries, high / (low + high) if low + high else 0.5, shares)
-
-
-def asked(methods: tuple[str, ...] | list[str]) -> list[str]:
-    """Those of the methods that have such dynamics."""
-    return [method for method in methods if method in INTEGRATIONS]
-
-
-__all__ = ["INTEGRATIONS", "Crossings", "asked", "counted", "crossings_of"]
