@@ -54,6 +54,14 @@ def test_with_one_width_it_is_a_scale():
     torch.testing.assert_close(log_slope.exp(), torch.full_like(a, 0.7))
 
 
+def test_a_direction_of_one_width_has_johnsons_s_u_distribution():
+    e = torch.linspace(-4, 4, 41, dtype=torch.float64)[:, None]
+    axes, even = torch.ones(41, 1, 1, dtype=torch.float64), torch.ones(41, 1, 2, dtype=torch.float64)
+    x, log_slope = skewed(e, axes, even)
+    law = stats.johnsonsu(a=0, b=skew.SHAPE, scale=skew.SHAPE)
+    torch.testing.assert_close(-0.5 * e[:, 0].square() - log_slope, torch.tensor(law.logpdf(x[:, 0])) + 0.9189385332)
+
+
 def test_only_the_axes_are_touched_and_a_missing_one_is_none():
     rng = torch.Generator().manual_seed(1)
     e = torch.randn(50, 6, generator=rng, dtype=torch.float64)

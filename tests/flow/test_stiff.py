@@ -62,11 +62,51 @@ def test_a_strained_molecule_whose_curvature_has_no_root_keeps_the_laws(spoilt):
     torch.testing.assert_close(there, again, rtol=0, atol=1e-10)
 
 
-def test_the_log_det_is_that_of_differences():
-    """Of the whole map, Newton step and all; the density of z is N(e) / |dz/de|."""
+def far_out(made, count, seed=0):
+    """Noise whose dihedrals lie so far out that ends meet, and bends have to give way."""
+    e = noise(made, count, seed)
+    e[:, made.soft[made.bends :]] *= 2.5
+    return e
+
+
+def test_bends_give_way_as_far_as_dihedrals_ask(monkeypatch):
+    made = law(CROWDED)
+    basin = made.at(conformers(60, sequence=CROWDED))
+    e = far_out(made, 60)
+    dihedrals = made.soft[made.bends :]
+    e[:, torch.ones(made.chart.stiffs).bool().index_fill(0, dihedrals, False)] = 0.0
+
+    def left():
+        """Length of the Newton step that bonds and bends would still take."""
+        stiff = made.push(basin, e)[0]
+        slope = made.response.slope(basin.torsions, stiff)[1]
+        return made.whitened(basin.lower, slope, made.bends).norm(dim=1)
+
+    found = left()
+    monkeypatch.setattr(stiff, "FAR", math.inf)
+    alone = left()
+    assert (alone > 2.0).sum() > 5
+    assert found[alone > 2.0].median() < 0.25 * alone[alone > 2.0].median()
+    assert torch.equal(found[alone < 0.1], alone[alone < 0.1])
+
+
+@pytest.mark.parametrize("sequence", [CROWDED, "GP"])
+def test_pull_undoes_push_far_out(sequence):
+    made = law(sequence)
+    basin, e = made.at(conformers(60, sequence=sequence)), far_out(made, 60)
+    z, there = made.push(basin, e)
+    back, again = made.pull(basin, z)
+    same = (back - e).abs().amax(1) < 1e-6
+    assert same.sum() >= 59  # of a saddle either side may be taken
+    torch.testing.assert_close(there[same], again[same], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("draw", [noise, far_out])
+def test_the_log_det_is_that_of_differences(draw):
+    """Of the whole map, Newton steps and all; the density of z is N(e) / |dz/de|."""
     made = law()
     tau, h = conformers(3), 1e-4
-    e, n = noise(made, 3, 1), made.chart.stiffs
+    e, n = draw(made, 3, 1), made.chart.stiffs
     for k in range(3):
         basin = made.at(tau[k : k + 1].expand(2 * n, -1))
         steps = h * torch.eye(n, dtype=torch.float64)

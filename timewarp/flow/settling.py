@@ -15,6 +15,7 @@ step that did not lower S shows a wall, of which differences say little, and wha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,6 +46,7 @@ def settled(
     mean: Float[Tensor, "count stiffs"],
     known: tuple[Evaluated, Float[Tensor, "count soft soft"]] | None = None,
     near: float | None = None,
+    moving: int | None = None,
 ) -> tuple[Float[Tensor, "count stiffs"], Positions]:
     """(z, positions) of the lowest S that is found from z = `mean`, each row by itself.
 
@@ -56,6 +58,7 @@ def settled(
         mean: where to begin.
         known: what there is at `mean`, and L of P there.
         near: a step that would gain less than half of this, in kT, is not taken; by default `SETTLED`.
+        moving: how many of the soft coordinates move, the first; the others are held. All, by default.
     """
     near = SETTLED if near is None else near
     if known is None:
@@ -64,13 +67,13 @@ def settled(
     at, lower = known
     best, here = mean.clone(), at.positions.clone()
     live = torch.arange(len(mean), device=mean.device)  # of those that still move: the numbers, and all that follows
-    value, radius = at.energy + at.log_det, mean.new_full((len(mean), 1), FIRST)
+    value, radius = (at.energy + at.log_det).nan_to_num(inf, inf, inf), mean.new_full((len(mean), 1), FIRST)
     positions, gradient = at.positions, at.gradient
     past: list[Pair] = []
     for step in range(SETTLING):
         if step and step % HELD == 0:
             lower, past = stiff.root_at(positions), []
-        slope = stiff.whitened(lower, gradient)
+        slope = stiff.whitened(lower, gradient, moving)
         way = quasi_newton(slope, past)
         go = (((slope * way).sum(1, keepdim=True) > near) & (radius > SHORTEST))[:, 0].nonzero()[:, 0]
         if len(go) < len(live):
@@ -84,7 +87,7 @@ def settled(
         trial = mean + stiff.unwhitened(lower, way)
         at = stiff.response.evaluate(torsions, trial)
         better = (at.energy + at.log_det < value)[:, None]
-        past = [*past, (way, stiff.whitened(lower, at.gradient) - slope)][-MEMORY:]
+        past = [*past, (way, stiff.whitened(lower, at.gradient, moving) - slope)][-MEMORY:]
         past = [(torch.where(better, moved, 0.0), torch.where(better, change, 0.0)) for moved, change in past]
         value = torch.where(better[:, 0], at.energy + at.log_det, value)
         positions = torch.where(better[..., None], at.positions, positions)

@@ -1,16 +1,18 @@
 """Two widths for a direction of the noise: a wall on one side, room on the other.
 
 A contact stops a stiff coordinate on one side alone, so that its law is lopsided: in place of N(0, 1) along a unit
-vector u of the noise, the two-piece normal (Fechner 1897) of widths l and r, reached through its quantiles.
+vector u of the noise, the two-piece normal (Fechner 1897) of widths l and r, reached through its quantiles. What stops it, or gives way, far from the relaxed geometry is not what does near it, so that
+its tails are long (`tails`).
 
 | symbol | variable |
 |---|---|
 | u, orthonormal, or 0 | axes |
 | l, r, in units of the normal that is replaced | widths |
 | a = u . e | along |
-| h: a -> x, with 2/(l + r) phi(x/l or x/r) dx = phi(a) da | lopsided |
-| e' = e + sum (h(u . e) - u . e) u | skewed |
-| sum ln h'(u . e) | the second of the pairs |
+| t = d sinh(a/d), d = `SHAPE` | long |
+| h: t -> x, with 2/(l + r) phi(x/l or x/r) dx = phi(t) dt | lopsided |
+| e' = e + sum (h(t) - a) u | skewed |
+| sum ln dh/da | the second of the pairs |
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from timewarp.flow.tails import log_cosh
+
+SHAPE = 2.0  # d
 TAIL = 20.0  # widths from the peak, whence h goes on as a line: no quantile is known so far out
 
 Widths = Float[Tensor, "*batch 2"]
@@ -30,14 +35,14 @@ def skewed(
     noise: Float[Tensor, "count n"], axes: Float[Tensor, "count modes n"], widths: Float[Tensor, "count modes 2"]
 ) -> tuple[Float[Tensor, "count n"], Float[Tensor, " count"]]:
     """(e', ln |de'/de|) of e = `noise`."""
-    return _along(noise, axes, widths, lopsided)
+    return _along(noise, axes, widths, _long_lopsided)
 
 
 def straightened(
     noise: Float[Tensor, "count n"], axes: Float[Tensor, "count modes n"], widths: Float[Tensor, "count modes 2"]
 ) -> tuple[Float[Tensor, "count n"], Float[Tensor, " count"]]:
     """(e, ln |de'/de|) of e' = `noise`: the inverse of `skewed`."""
-    return _along(noise, axes, widths, normal)
+    return _along(noise, axes, widths, _normal_of_long)
 
 
 def pulled_back(
@@ -46,13 +51,15 @@ def pulled_back(
 ) -> Float[Tensor, "count n"]:  # fmt: skip
     """d(f - ln |de'/de|)/de at e = `noise`, from `slope` = df/de'."""
     a = (axes @ noise[..., None])[..., 0].double()
-    x, log_slope = lopsided(a, widths.double())
+    long, stretch = SHAPE * torch.sinh(a / SHAPE), torch.cosh(a / SHAPE)
+    x, log_slope = lopsided(long, widths.double())
     rate = log_slope.exp()
     left, right = widths.double().unbind(-1)
     width = torch.where(x < 0, left, right)
-    bends = torch.where(x.abs() < TAIL * width, x * rate / width.square() - a, 0.0)  # d ln h'/da
+    bends = torch.where(x.abs() < TAIL * width, x * rate / width.square() - long, 0.0)  # d ln h'/dt
+    bends = bends * stretch + torch.tanh(a / SHAPE) / SHAPE
     along = (axes @ slope[..., None])[..., 0]
-    change = ((rate - 1) * along - bends).to(slope.dtype)
+    change = ((rate * stretch - 1) * along - bends).to(slope.dtype)
     return slope + (change[:, None] @ axes)[:, 0]
 
 
@@ -61,6 +68,17 @@ def _along(noise, axes, widths, turn):
     turned, log_slope = turn(along.double(), widths.double())
     change = (turned.to(noise.dtype) - along)[:, None] @ axes
     return noise + change[:, 0], log_slope.sum(-1).to(noise.dtype)
+
+
+def _long_lopsided(a, widths):
+    x, log_slope = lopsided(SHAPE * torch.sinh(a / SHAPE), widths)
+    return x, log_slope + log_cosh(a / SHAPE)
+
+
+def _normal_of_long(x, widths):
+    long, log_slope = normal(x, widths)
+    a = torch.asinh(long / SHAPE)
+    return SHAPE * a, log_slope + log_cosh(a)
 
 
 def _beyond(t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:

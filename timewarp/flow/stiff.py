@@ -9,15 +9,17 @@ Not quite: stiff dihedrals have room to bend what hangs on them (a ring out of i
 second order), so that they are drawn first, and the bonds and bends relax about them by one more Newton step before
 their own noise is added; then the bonds once more about the bends. The amplitude of a ring comes before all of them:
 what hangs on the ring turns with it, one way or the other by the phase, so that the other dihedrals relax about it.
+Where such a step would be long, as many are taken as it needs: ends that a turn has brought together push the bends
+ten standard deviations away.
 
 | symbol | variable |
 |---|---|
 | delta = R - R(mu(tau)) in the order bonds, bends, dihedrals; stiff internal coordinates, nm and rad | |
 | P = L L^T, with L of the bonds constant | lower |
 | e ~ N(0, I), in the order of delta | noise, in the chart's order |
-| e', e with long tails in dihedrals that move much, and two widths along u_1, ... | lengthened, skewed |
-| s of dihedrals, that step at e' = (0, 0, e'_amplitudes) | led |
-| s, the Newton step -L_rr^-1 dS/dR of bonds and bends at e' = (0, 0, e'_dihedrals) | relaxed |
+| e', e with long tails in dihedrals that move much or are of rings, and two widths along u_1, ... | lengthened, skewed |
+| s of dihedrals, that step, or those, from e' = (0, 0, e'_amplitudes) | led |
+| s, the Newton step -L_rr^-1 dS/dR of bonds and bends, or those, from e' = (0, 0, e'_dihedrals) | relaxed |
 | s of bonds, and their step -L_bb^-1 dS/dR at e' = (0, e'_bends, e'_dihedrals) | stretched |
 | delta = L^-T (e' + s) | push |
 | ln |dz/de| = ln |dz/dR| - ln det L + ln |de'/de| | log_det |
@@ -39,12 +41,13 @@ from timewarp.flow.curvature import Curvature
 from timewarp.flow.response import Evaluated, Response
 from timewarp.flow.settling import settled
 from timewarp.flow.skew import pulled_back, skewed, straightened
-from timewarp.flow.tails import lengthened, shortened, slope_before
+from timewarp.flow.tails import LEVER, RING, lengthened, shortened, slope_before
 from timewarp.state import Positions
 
 CAP = 4.0  # length of a step that relaxes what was not drawn yet, in standard deviations: a clash asks for more
-LEVER = 4  # heavy atoms that a turn about a bond moves, from which on it has long tails
+HEAVY = 4  # atoms of these that a turn about a bond moves, from which on it has long tails
 NEAR = 0.3  # kT, twice what one Newton step would gain: from here on it takes more than one
+FAR = 4.0  # the same where something relaxes about the noise of others
 
 
 class Stiff:
@@ -64,7 +67,11 @@ class Stiff:
         self.leads = len(chart.puckers)  # amplitudes, the last of the soft
         turns = (curvature.kind.cpu() == DIHEDRAL) & (chart.leads.cpu()[curvature.place.cpu()] < 0)
         turns &= torch.arange(self.softs) < self.softs - self.leads
-        self.levers = (turns & (curvature.heavy.cpu() >= LEVER)).nonzero()[:, 0]
+        levers = turns & (curvature.heavy.cpu() >= HEAVY)
+        rings = (curvature.kind.cpu() == DIHEDRAL) & torch.isin(curvature.place.cpu(), chart.puckers.hung.cpu())
+        rings[self.softs - self.leads :] = True
+        self.long = (levers | rings).nonzero()[:, 0]
+        self.shapes = torch.where(rings, RING, LEVER)[self.long].to(chart.dtype)
         rest = chart.rest.cpu().double()
         # conformers that clash, as those of a strained ring, may leave no root: then the mean curvature stands in
         _, failed = torch.linalg.cholesky_ex(rest[bonds][:, bonds])
@@ -85,7 +92,7 @@ class Stiff:
         new, device = copy.copy(self), chart.root.device
         new.chart, new.response, new.curvature = chart, self.response.on(chart), self.curvature.to(device)
         new.curvature.chart = chart
-        for name in ("bonds", "soft", "levers", "root", "across", "alone", "likely", "unlikely", "usual"):
+        for name in ("bonds", "soft", "long", "shapes", "root", "across", "alone", "likely", "unlikely", "usual"):
             setattr(new, name, getattr(self, name).to(device))
         return new
 
@@ -146,11 +153,13 @@ class Stiff:
         return self._root(self.curvature(positions).add_(self.alone))
 
     def whitened(
-        self, lower: Float[Tensor, "count soft soft"], gradient: Float[Tensor, "count stiffs"]
-    ) -> Float[Tensor, "count stiffs"]:
-        """L^-1 dS/dR, bonds first, from dS/dz; what is not finite counts as zero."""
-        bonds, soft = self._whitened(lower, gradient.nan_to_num(0.0, 0.0, 0.0), self.softs)
-        return torch.cat([bonds, soft], 1)
+        self, lower: Float[Tensor, "count soft soft"], gradient: Float[Tensor, "count stiffs"],
+        moving: int | None = None,
+    ) -> Float[Tensor, "count stiffs"]:  # fmt: skip
+        """L^-1 dS/dR, bonds first, from dS/dz; what is not finite counts as zero, and so do softs beyond `moving`."""
+        moving = self.softs if moving is None else moving
+        bonds, soft = self._whitened(lower, gradient.nan_to_num(0.0, 0.0, 0.0), moving)
+        return torch.nn.functional.pad(torch.cat([bonds, soft], 1), (0, self.softs - moving))
 
     def unwhitened(
         self, lower: Float[Tensor, "count soft soft"], step: Float[Tensor, "count stiffs"]
@@ -180,7 +189,7 @@ class Stiff:
         noise[:, self.bonds] = bonds - self._stretched(basin, by_bonds, soft)
         soft = soft - torch.nn.functional.pad(by_bends, (0, soft.shape[1] - self.bends)) - self._led(basin, soft)
         soft, skewing = straightened(soft, basin.axes, basin.widths)
-        noise[:, self.soft], lengthening = shortened(soft, self.levers)
+        noise[:, self.soft], lengthening = shortened(soft, self.long, self.shapes)
         return noise, self._log_det(basin) + skewing + lengthening
 
     @torch.no_grad()
@@ -196,13 +205,13 @@ class Stiff:
         slope = torch.empty_like(noise)
         slope[:, self.bonds], soft = self._whitened(basin.lower, found.gradient, self.softs)
         before = noise[:, self.soft]
-        soft = pulled_back(soft, lengthened(before, self.levers)[0], basin.axes, basin.widths)
-        slope[:, self.soft] = slope_before(soft, before, self.levers)
+        soft = pulled_back(soft, lengthened(before, self.long, self.shapes)[0], basin.axes, basin.widths)
+        slope[:, self.soft] = slope_before(soft, before, self.long, self.shapes)
         return found, stretch, slope
 
     def _shaped(self, basin: Basin, soft: Tensor) -> tuple[Tensor, Tensor]:
         """(e', ln |de'/de|) of the soft coordinates of the noise."""
-        long, lengthening = lengthened(soft, self.levers)
+        long, lengthening = lengthened(soft, self.long, self.shapes)
         shaped, skewing = skewed(long, basin.axes, basin.widths)
         return shaped, skewing + lengthening
 
@@ -226,16 +235,33 @@ class Stiff:
         count = self.softs - self.leads
         alone = torch.nn.functional.pad(soft[:, count:], (count, 0))
         stiff = self._placed(basin, soft.new_zeros(len(soft), len(self.bonds)), alone)
-        step = self._whitened(basin.lower, self.response.slope(basin.torsions, stiff)[1], count)[1]
-        return torch.nn.functional.pad(_held(-step)[:, self.bends :], (self.bends, self.leads))
+        step = self._given_way(basin, stiff, count)[1]
+        return torch.nn.functional.pad(step[:, self.bends :], (self.bends, self.leads))
 
     def _relaxed(self, basin: Basin, soft: Tensor) -> tuple[Tensor, Tensor]:
         """s of bonds and bends, from the noise of the dihedrals alone."""
         dihedrals = torch.nn.functional.pad(soft[:, self.bends :], (self.bends, 0))
         stiff = self._placed(basin, soft.new_zeros(len(soft), len(self.bonds)), dihedrals)
-        steps = self._whitened(basin.lower, self.response.slope(basin.torsions, stiff)[1], self.bends)
-        by_bonds, by_bends = (_held(-step) for step in steps)
-        return by_bonds, by_bends
+        return self._given_way(basin, stiff, self.bends)
+
+    def _given_way(self, basin: Basin, stiff: Tensor, moving: int) -> tuple[Tensor, Tensor]:
+        """s of bonds and of the first `moving` soft coordinates, from where these have no noise and the others theirs.
+
+        They have to go far where the others lean against a wall.
+        """
+        at = self.response.evaluate(basin.torsions, stiff)
+        slopes = self._whitened(basin.lower, at.gradient, moving)
+        by_bonds, by_soft = (_held(-slope) for slope in slopes)
+        gain = torch.cat(slopes, 1).nan_to_num(0.0, 0.0, 0.0).square().sum(1)
+        far = (gain > FAR).nonzero()[:, 0]
+        if len(far):
+            known = Evaluated(*(part[far] for part in at)), basin.lower[far]
+            found = settled(self, basin.torsions[far], stiff[far], known, moving=moving)[0]
+            delta = (found - stiff[far]) @ self.chart.inverse_root
+            soft = delta[:, self.soft]
+            by_bonds[far] = delta[:, self.bonds] @ self.root + soft @ self.across
+            by_soft[far] = (basin.lower[far].mT @ soft[..., None])[:, :moving, 0]
+        return by_bonds, by_soft
 
     def _stretched(self, basin: Basin, bonds: Tensor, soft: Tensor) -> Tensor:
         """s of bonds, from what it was before the bends had their noise."""

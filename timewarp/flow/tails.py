@@ -1,12 +1,13 @@
 """Long tails for coordinates that move a large part of a molecule.
 
 A turn of a peptide bond carries all that hangs on it into other atoms' reach, so that far from the relaxed geometry the
-energy is not the form that it is there. In place of N(0, 1) these coordinates of the noise have Johnson's S_U
-distribution (Johnson 1949), which is as wide near its middle and has tails that fall off far more slowly.
+energy is not the form that it is there; a ring of proline is at times all but flat, and what hangs on it follows. In
+place of N(0, 1) these coordinates of the noise have Johnson's S_U distribution (Johnson 1949), which is as wide near
+its middle and has tails that fall off far more slowly.
 
 | symbol | variable |
 |---|---|
-| a ~ N(0, 1) -> x = d sinh(a/d), d = `SHAPE` | lengthened |
+| a ~ N(0, 1) -> x = d sinh(a/d), d = shape | lengthened |
 | ln dx/da = ln cosh(a/d) | the second of the pairs |
 """
 
@@ -18,32 +19,34 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-SHAPE = 2.5  # d; of 1.5 to 4, with other scales too, one of those that make thermal frames likeliest
+LEVER, RING = 2.5, 1.5  # d of a peptide bond's turn, and of a saturated ring's pucker and what turns with it
 
 
 def lengthened(
-    noise: Float[Tensor, "count n"], which: Int[Tensor, " tails"]
+    noise: Float[Tensor, "count n"], which: Int[Tensor, " tails"], shape: Float[Tensor, " tails"]
 ) -> tuple[Float[Tensor, "count n"], Float[Tensor, " count"]]:
     """(e with long tails in the coordinates `which`, ln |d of it/de|) of e = `noise`."""
-    a = noise[:, which] / SHAPE
-    return noise.index_copy(1, which, SHAPE * torch.sinh(a)), _log_cosh(a).sum(1)
+    a = noise[:, which] / shape
+    return noise.index_copy(1, which, shape * torch.sinh(a)), log_cosh(a).sum(1)
 
 
 def shortened(
-    noise: Float[Tensor, "count n"], which: Int[Tensor, " tails"]
+    noise: Float[Tensor, "count n"], which: Int[Tensor, " tails"], shape: Float[Tensor, " tails"]
 ) -> tuple[Float[Tensor, "count n"], Float[Tensor, " count"]]:
     """(e, the same) of e with long tails = `noise`: the inverse of `lengthened`."""
-    a = torch.asinh(noise[:, which] / SHAPE)
-    return noise.index_copy(1, which, SHAPE * a), _log_cosh(a).sum(1)
+    a = torch.asinh(noise[:, which] / shape)
+    return noise.index_copy(1, which, shape * a), log_cosh(a).sum(1)
 
 
 def slope_before(
-    slope: Float[Tensor, "count n"], noise: Float[Tensor, "count n"], which: Int[Tensor, " tails"]
-) -> Float[Tensor, "count n"]:
+    slope: Float[Tensor, "count n"], noise: Float[Tensor, "count n"],
+    which: Int[Tensor, " tails"], shape: Float[Tensor, " tails"],
+) -> Float[Tensor, "count n"]:  # fmt: skip
     """d(f - ln |de'/de|)/de at e = `noise`, from `slope` = df/de', e' being `lengthened` e."""
-    a = noise[:, which] / SHAPE
-    return slope.index_copy(1, which, slope[:, which] * torch.cosh(a) - torch.tanh(a) / SHAPE)
+    a = noise[:, which] / shape
+    return slope.index_copy(1, which, slope[:, which] * torch.cosh(a) - torch.tanh(a) / shape)
 
 
-def _log_cosh(a: Tensor) -> Tensor:
+def log_cosh(a: Tensor) -> Tensor:
+    """ln cosh a, of any a."""
     return torch.logaddexp(a, -a) - log(2)
