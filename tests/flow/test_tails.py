@@ -97,7 +97,7 @@ def test_rings_have_the_longest_tails():
     places = set(made.curvature.place[rings].tolist())
     puckers = made.chart.puckers
     assert places == set(puckers.amplitudes.tolist()) | set(puckers.hung.tolist())
-    assert len(puckers.hung) > 2
+    assert len(puckers.hung) >= 2
     assert not (stiff_of(molecule_of("AA"), chart_of("AA", torch.float64), torch.float64).shapes == RING).any()
 
 

@@ -1,8 +1,8 @@
 """Two widths for a direction of the noise: a wall on one side, room on the other.
 
 A contact stops a stiff coordinate on one side alone, so that its law is lopsided: in place of N(0, 1) along a unit
-vector u of the noise, the two-piece normal (Fechner 1897) of widths l and r, reached through its quantiles. What stops it, or gives way, far from the relaxed geometry is not what does near it, so that
-its tails are long (`tails`).
+vector u of the noise, the two-piece normal (Fechner 1897) of widths l and r, reached through its quantiles. What stops
+it, or gives way, far from the relaxed geometry is not what does near it, so that its tails are long (`tails`).
 
 | symbol | variable |
 |---|---|

@@ -17,7 +17,7 @@ ten standard deviations away.
 | delta = R - R(mu(tau)) in the order bonds, bends, dihedrals; stiff internal coordinates, nm and rad | |
 | P = L L^T, with L of the bonds constant | lower |
 | e ~ N(0, I), in the order of delta | noise, in the chart's order |
-| e', e with long tails in dihedrals that move much or are of rings, and two widths along u_1, ... | lengthened, skewed |
+| e', e with long tails of levers and rings, and two widths along u_1, ... | lengthened, skewed |
 | s of dihedrals, that step, or those, from e' = (0, 0, e'_amplitudes) | led |
 | s, the Newton step -L_rr^-1 dS/dR of bonds and bends, or those, from e' = (0, 0, e'_dihedrals) | relaxed |
 | s of bonds, and their step -L_bb^-1 dS/dR at e' = (0, e'_bends, e'_dihedrals) | stretched |
