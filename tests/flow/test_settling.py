@@ -87,3 +87,18 @@ def test_it_never_ends_above_where_it_began(proline):
     mean, _ = settled(stiff, tau, rough)
     found = stiff.response.evaluate(tau, mean)
     assert (found.energy + found.log_det <= at.energy + at.log_det).all()
+
+
+def test_from_where_the_energy_is_not_finite_it_goes_on(proline, monkeypatch):
+    stiff, tau = proline
+    start, evaluate = stiff.chart.start(tau) + 0.3, stiff.response.evaluate
+
+    def spoilt(torsions, z):
+        at = evaluate(torsions, z)
+        lost = (z[:, None] == start).all(-1).any(1)
+        return at._replace(energy=torch.where(lost, torch.nan, at.energy))
+
+    monkeypatch.setattr(stiff.response, "evaluate", spoilt)
+    mean, _ = settled(stiff, tau, start)
+    before, after = evaluate(tau, start), evaluate(tau, mean)
+    assert ((after.energy + after.log_det) < (before.energy + before.log_det)).float().mean() > 0.9
