@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from timewarp.flow.stiff import Stiff
 
 FIRST = 4.0  # radius of the first step, in standard deviations
-SETTLING = 30  # steps at most
+SETTLING = 30  # steps at most, where nothing else is said
 SETTLED = 0.02  # kT, twice what a step would gain: from here on none is worth its cost
 SHORTEST = 1e-3  # standard deviations: a radius that has shrunk to this finds nothing lower
 HELD = 8  # steps that the curvature serves for
@@ -47,6 +47,7 @@ def settled(
     known: tuple[Evaluated, Float[Tensor, "count soft soft"]] | None = None,
     near: float | None = None,
     moving: int | None = None,
+    most: int = SETTLING,
 ) -> tuple[Float[Tensor, "count stiffs"], Positions]:
     """(z, positions) of the lowest S that is found from z = `mean`, each row by itself.
 
@@ -59,6 +60,7 @@ def settled(
         known: what there is at `mean`, and L of P there.
         near: a step that would gain less than half of this, in kT, is not taken; by default `SETTLED`.
         moving: how many of the soft coordinates move, the first; the others are held. All, by default.
+        most: steps.
     """
     near = SETTLED if near is None else near
     if known is None:
@@ -70,7 +72,7 @@ def settled(
     value, radius = (at.energy + at.log_det).nan_to_num(inf, inf, inf), mean.new_full((len(mean), 1), FIRST)
     positions, gradient = at.positions, at.gradient
     past: list[Pair] = []
-    for step in range(SETTLING):
+    for step in range(most):
         if step and step % HELD == 0:
             lower, past = stiff.root_at(positions), []
         slope = stiff.whitened(lower, gradient, moving)

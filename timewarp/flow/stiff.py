@@ -47,7 +47,8 @@ from timewarp.state import Positions
 CAP = 4.0  # length of a step that relaxes what was not drawn yet, in standard deviations: a clash asks for more
 HEAVY = 4  # atoms of these that a turn about a bond moves, from which on it has long tails
 NEAR = 0.3  # kT, twice what one Newton step would gain: from here on it takes more than one
-FAR = 4.0  # the same where something relaxes about the noise of others
+FAR, ENOUGH = 4.0, 0.02  # the same where something relaxes about the noise of others, and where that ends
+GIVING = 8  # steps that it takes at most
 
 
 class Stiff:
@@ -256,7 +257,7 @@ class Stiff:
         far = (gain > FAR).nonzero()[:, 0]
         if len(far):
             known = Evaluated(*(part[far] for part in at)), basin.lower[far]
-            found = settled(self, basin.torsions[far], stiff[far], known, moving=moving)[0]
+            found = settled(self, basin.torsions[far], stiff[far], known, ENOUGH, moving, GIVING)[0]
             delta = (found - stiff[far]) @ self.chart.inverse_root
             soft = delta[:, self.soft]
             by_bonds[far] = delta[:, self.bonds] @ self.root + soft @ self.across

@@ -179,9 +179,14 @@ class Annealed:
 
     def backward(self, given: Given, noise: Noise, rng: torch.Generator) -> Tensor:
         """ln W of paths that end at e = `noise`, and of others beside them."""
-        own = self._path_to(given, noise, rng)
         if self.particles == 1:
-            return own
+            return self._path_to(given, noise, rng)
+        if not self.stages:  # paths of one point, own and others at once
+            given = _repeated(given, self.particles)
+            fresh = _normal(given.torsions[len(noise) :], self.proposal.noises, rng)
+            log_weight = -given.log_prob.double() - self._residual(given)(torch.cat([noise, fresh])).residual
+            return _log_mean(log_weight.unflatten(0, (self.particles, -1)))
+        own = self._path_to(given, noise, rng)
         others = self.paths(given, self.particles - 1, rng)[2]
         return _log_mean(torch.cat([own[None], others]))
 
