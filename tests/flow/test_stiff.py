@@ -29,14 +29,22 @@ def noise(of, count, seed=0):
     return torch.randn(count, of.chart.stiffs, generator=rng, dtype=torch.float64).to(of.chart.dtype)
 
 
-@pytest.mark.parametrize("sequence", [SEQUENCE, "GP"])
-def test_pull_undoes_push(sequence):
+def far_out(made, count, seed=0):
+    """Noise whose dihedrals lie so far out that ends meet, and bends have to give way."""
+    e = noise(made, count, seed)
+    e[:, made.soft[made.bends :]] *= 2.5
+    return e
+
+
+@pytest.mark.parametrize(("sequence", "draw"), [(SEQUENCE, noise), ("GP", noise), (CROWDED, far_out), ("GP", far_out)])
+def test_pull_undoes_push(sequence, draw):
     made = law(sequence)
-    basin, e = made.at(conformers(20, sequence=sequence)), noise(made, 20)
+    basin, e = made.at(conformers(60, sequence=sequence)), draw(made, 60)
     z, there = made.push(basin, e)
     back, again = made.pull(basin, z)
-    assert (back - e).abs().max() < 1e-8
-    torch.testing.assert_close(there, again, rtol=0, atol=1e-10)
+    same = (back - e).abs().amax(1) < 1e-6
+    assert same.sum() >= (60 if draw is noise else 59)  # of a saddle either side may be taken
+    torch.testing.assert_close(there[same], again[same], rtol=0, atol=1e-6)
     assert (z - basin.mean - e).abs().max() > 0.1  # it is not the identity
 
 
@@ -62,13 +70,6 @@ def test_a_strained_molecule_whose_curvature_has_no_root_keeps_the_laws(spoilt):
     torch.testing.assert_close(there, again, rtol=0, atol=1e-10)
 
 
-def far_out(made, count, seed=0):
-    """Noise whose dihedrals lie so far out that ends meet, and bends have to give way."""
-    e = noise(made, count, seed)
-    e[:, made.soft[made.bends :]] *= 2.5
-    return e
-
-
 def test_bends_give_way_as_far_as_dihedrals_ask(monkeypatch):
     made = law(CROWDED)
     basin = made.at(conformers(60, sequence=CROWDED))
@@ -88,17 +89,6 @@ def test_bends_give_way_as_far_as_dihedrals_ask(monkeypatch):
     assert (alone > 2.0).sum() > 5
     assert found[alone > 2.0].median() < 0.25 * alone[alone > 2.0].median()
     assert torch.equal(found[alone < 0.1], alone[alone < 0.1])
-
-
-@pytest.mark.parametrize("sequence", [CROWDED, "GP"])
-def test_pull_undoes_push_far_out(sequence):
-    made = law(sequence)
-    basin, e = made.at(conformers(60, sequence=sequence)), far_out(made, 60)
-    z, there = made.push(basin, e)
-    back, again = made.pull(basin, z)
-    same = (back - e).abs().amax(1) < 1e-6
-    assert same.sum() >= 59  # of a saddle either side may be taken
-    torch.testing.assert_close(there[same], again[same], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("draw", [noise, far_out])

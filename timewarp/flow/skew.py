@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timewarp.flow.tails import log_cosh
+from timewarp.flow.tails import long_tailed, unstretched
 
 SHAPE = 2.0  # d
 TAIL = 20.0  # widths from the peak, whence h goes on as a line: no quantile is known so far out
@@ -51,7 +51,8 @@ def pulled_back(
 ) -> Float[Tensor, "count n"]:  # fmt: skip
     """d(f - ln |de'/de|)/de at e = `noise`, from `slope` = df/de'."""
     a = (axes @ noise[..., None])[..., 0].double()
-    long, stretch = SHAPE * torch.sinh(a / SHAPE), torch.cosh(a / SHAPE)
+    long, log_stretch = long_tailed(a, SHAPE)
+    stretch = log_stretch.exp()
     x, log_slope = lopsided(long, widths.double())
     rate = log_slope.exp()
     left, right = widths.double().unbind(-1)
@@ -71,14 +72,15 @@ def _along(noise, axes, widths, turn):
 
 
 def _long_lopsided(a, widths):
-    x, log_slope = lopsided(SHAPE * torch.sinh(a / SHAPE), widths)
-    return x, log_slope + log_cosh(a / SHAPE)
+    long, stretch = long_tailed(a, SHAPE)
+    x, log_slope = lopsided(long, widths)
+    return x, log_slope + stretch
 
 
 def _normal_of_long(x, widths):
     long, log_slope = normal(x, widths)
-    a = torch.asinh(long / SHAPE)
-    return SHAPE * a, log_slope + log_cosh(a)
+    a, stretch = unstretched(long, SHAPE)
+    return a, log_slope + stretch
 
 
 def _beyond(t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:

@@ -26,16 +26,16 @@ def lengthened(
     noise: Float[Tensor, "count n"], which: Int[Tensor, " tails"], shape: Float[Tensor, " tails"]
 ) -> tuple[Float[Tensor, "count n"], Float[Tensor, " count"]]:
     """(e with long tails in the coordinates `which`, ln |d of it/de|) of e = `noise`."""
-    a = noise[:, which] / shape
-    return noise.index_copy(1, which, shape * torch.sinh(a)), log_cosh(a).sum(1)
+    long, log_slope = long_tailed(noise[:, which], shape)
+    return noise.index_copy(1, which, long), log_slope.sum(1)
 
 
 def shortened(
     noise: Float[Tensor, "count n"], which: Int[Tensor, " tails"], shape: Float[Tensor, " tails"]
 ) -> tuple[Float[Tensor, "count n"], Float[Tensor, " count"]]:
     """(e, the same) of e with long tails = `noise`: the inverse of `lengthened`."""
-    a = torch.asinh(noise[:, which] / shape)
-    return noise.index_copy(1, which, shape * a), log_cosh(a).sum(1)
+    short, log_slope = unstretched(noise[:, which], shape)
+    return noise.index_copy(1, which, short), log_slope.sum(1)
 
 
 def slope_before(
@@ -47,6 +47,16 @@ def slope_before(
     return slope.index_copy(1, which, slope[:, which] * torch.cosh(a) - torch.tanh(a) / shape)
 
 
-def log_cosh(a: Tensor) -> Tensor:
-    """ln cosh a, of any a."""
+def long_tailed(a: Float[Tensor, "*batch"], shape: float | Tensor) -> tuple[Tensor, Tensor]:
+    """(x, ln dx/da) of a ~ N(0, 1), each by itself."""
+    return shape * torch.sinh(a / shape), _log_cosh(a / shape)
+
+
+def unstretched(x: Float[Tensor, "*batch"], shape: float | Tensor) -> tuple[Tensor, Tensor]:
+    """(a, ln dx/da): the inverse of `long_tailed`."""
+    a = torch.asinh(x / shape)
+    return shape * a, _log_cosh(a)
+
+
+def _log_cosh(a: Tensor) -> Tensor:
     return torch.logaddexp(a, -a) - log(2)
