@@ -1,9 +1,12 @@
 """Chains of a known law get the effective samples that they are worth, and chains that are stuck get none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from timewarp.assemble.speedup.bound import most_effective_samples
+from timewarp.assemble.speedup.crossings import Crossings
 from timewarp.assemble.speedup.judge import at_most, autocorrelation, judged, published_ess, until_all
 from timewarp.assemble.speedup.ranking import ranked
 from timewarp.assemble.speedup.record import Record
@@ -100,6 +103,28 @@ def test_free_energies_of_basins_are_those_of_the_chains_and_of_the_reference():
 def test_a_basin_without_frames_has_no_free_energy(target):
     row, _ = judge(target, np.zeros((4, 800), dtype=int))
     assert [part["free_energy"] for part in row["free_energies"]] == [None]
+
+
+def test_a_basin_that_one_half_of_the_reference_alone_has_found_is_told_and_not_asked_for():
+    """One ladder that stays where it began makes up a basin: nobody is asked to have been there, MD no more than us."""
+    target, whole = toy.target(0.4, alone=True), toy.target(0.2)
+    common, rare = sorted(whole.shares, key=lambda name: -whole.shares[name])
+    assert (list(target.shares), list(target.doubtful)) == ([common], [rare])
+    assert target.doubtful[rare] == pytest.approx(0.2, abs=0.02)
+    assert not whole.doubtful
+    known = Crossings(1e4, 100, {common: 100, rare: 0}, 0.5, {common: 0.8, rare: 0.2})  # of a cache that asked for both
+    stuck = np.zeros((4, 800), dtype=int)
+    records = toy.records(np.random.default_rng(3), stuck, picoseconds=9.0)
+    rows = [
+        judged(records, replace(t, dynamics={"md-tuned": known}), 310.0, method="md-tuned")[0] for t in (target, whole)
+    ]
+    assert [row["missed_basins"] for row in rows] == [[], [rare]]
+    assert [row["doubtful_basins"] for row in rows] == [[rare], []]
+    assert [bool(row["gates"]) for row in rows] == [False, True]
+    assert rows[0]["dynamics_ess_bound"] > rows[1]["dynamics_ess_bound"]
+    head = {"peptide": "AA", "atoms": 23, "machine": "abacus", "load": 1.0, "budget": 10.0, "method": "sample"}
+    told = f"found by one half of the reference alone, and not asked for: AA {rare}"
+    assert [told in table(ranked([head | row])) for row in rows] == [True, False]
 
 
 def test_a_biased_method_is_judged_by_the_states_that_it_finds(target):

@@ -50,10 +50,12 @@ def positions(rng, state):
     return (x + NOISE * rng.standard_normal(x.shape)).astype(np.float32)
 
 
-def target(share=0.5):
-    """The reference: independent frames with `share` of them in the second conformer."""
+def target(share=0.5, alone=False):
+    """The reference: independent frames with `share` of them in the second conformer; `alone`, all in one half."""
     rng = np.random.default_rng(1)
     state = (rng.random((2, 3000)) < share).astype(int)
+    if alone:
+        state[1] = 0
     slow = tica_features(topology(), positions(rng, jumps(rng, 4, 1500, 0.05 * share, 0.05 * (1 - share))))
     energy = rng.standard_normal((2, 3000))
     facts = {"ess": 3000.0, "agree": True}

@@ -42,14 +42,15 @@ def judged(
     Returns:
         the row: `ess` (None if `biased`), `seconds` (wall-clock, everything counted), `setup_seconds`,
         `ess_per_second`, `ess_per_second_sampling` (set-up not counted), `published_ess_per_second`, `gates` (what was
-        failed), `ess_bound` and `ess_bound_per_second` (at most), `missed_basins`, `states_seconds` (None if never),
-        `free_energies` (of basins, against the reference);
+        failed), `ess_bound` and `ess_bound_per_second` (at most), `missed_basins`, `doubtful_basins` (see `Target`, not
+        asked for), `states_seconds` (None if never), `free_energies` (of basins, against the reference);
         the curves: `autocorrelation` of the slowest coordinate and its `trace`, against wall-clock seconds.
     """
     seconds = max(record.end for record in records)
     setup = max(record.setup for record in records)
     records = [record for record in records if len(record.seconds)] or records
     row: dict[str, Any] = {"seconds": seconds, "setup_seconds": setup, "processes": len(records)}
+    row["doubtful_basins"] = sorted(target.doubtful, key=lambda name: -target.doubtful[name])
     row["frames"] = frames = min(len(record.seconds) for record in records)
     row["chains"] = sum(len(record.energy) for record in records)
     row |= _told(records)
@@ -160,17 +161,18 @@ def _in_the_long_run(row: Mapping[str, Any], target: Target, method: str, slow: 
     if found is None or not found.picoseconds or not row.get("picoseconds"):
         return {}
     made, seconds = row["picoseconds"], row["seconds"]
-    count = len(found.entries) + 1
-    shares = {name: found.shares[name] or target.shares[name] for name in found.entries}
-    limits = [
-        most_effective_samples(found.entries[name], share, limits=count) for name, share in shares.items() if share < 1
-    ]
+    entries = {name: crossed for name, crossed in found.entries.items() if name in target.shares}
+    if not entries:
+        return {}
+    count = len(entries) + 1
+    shares = {name: found.shares[name] or target.shares[name] for name in entries}
+    limits = [most_effective_samples(entries[name], share, limits=count) for name, share in shares.items() if share < 1]
     if 0 < found.high < 1:
         limits.append(most_effective_samples(found.turns, found.high, target.sides.between, limits=count))
     if not limits:
         return {}
     most = min(limits) * made / found.picoseconds
-    limit = {name: pairs(crossed, count) for name, crossed in found.entries.items()}
+    limit = {name: pairs(crossed, count) for name, crossed in entries.items()}
     away = max((1 - share) * found.picoseconds / limit[name] for name, share in shares.items())
     apart = max(1, round(EVERY * sum(part[..., 0].size for part in slow) / made))
     return {

@@ -48,6 +48,9 @@ def table(rows: Sequence[Row], failed: Mapping[str, str] | None = None) -> str:
         loose = sorted({row["peptide"] for row in rows if row.get("reference_agrees") is False})
         lines.append(f"load of the machine when a method began: up to {load:.1f}")
         lines += [f"the halves of the reference do not agree yet: {', '.join(loose)}"] if loose else []
+        alone = {row["peptide"]: row["doubtful_basins"] for row in rows if row.get("doubtful_basins")}
+        told = "; ".join(f"{peptide} {', '.join(names)}" for peptide, names in alone.items())
+        lines += [f"found by one half of the reference alone, and not asked for: {told}"] if told else []
     lines += [f"failed: {name}: {reason}" for name, reason in (failed or {}).items()]
     return "\n".join(lines)
 

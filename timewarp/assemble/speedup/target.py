@@ -19,7 +19,7 @@ from timewarp.assemble.yardstick import Yardstick
 if TYPE_CHECKING:
     from mdtraj import Topology
 
-SHARE = 0.01  # of the reference; a basin that has less is not asked for
+SHARE = 0.01  # of the reference; a basin that has less is not asked for, nor one that a single half has been in
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Target:
     Attributes:
         topology: of the peptide.
         tica: slow coordinates on `tica_features`.
-        shares, errors: population and standard error of each basin with at least `SHARE`.
+        shares, errors: population and standard error of each basin with at least `SHARE` that both halves have been in.
+        doubtful: population of each basin that one half alone has found: a single ladder that stays may make it up.
         sides: of the slowest coordinate.
         timescale: of the slowest coordinate of Langevin dynamics (2 fs, 1/ps), in ps. TICA can only find it too short,
             but for statistics; None where it found none.
@@ -92,6 +93,7 @@ class Target:
     sides: Sides
     timescale: float | None
     facts: Mapping[str, Any]
+    doubtful: Mapping[str, float] = field(default_factory=dict)
     dynamics: Mapping[str, Crossings] = field(default_factory=dict)
 
     @classmethod
@@ -100,15 +102,20 @@ class Target:
         words = states(Ensemble.of(topology, reference.positions))
         names, counts = np.unique(words, return_counts=True)
         effective = max(2.0, float(reference.facts.get("ess") or words.size / 10))
-        shares, errors = {}, {}
+        shares, errors, doubtful = {}, {}, {}
         for name, share in zip(names.tolist(), (counts / words.size).tolist()):
-            if share >= SHARE:
-                halves = (words == name).mean(axis=1)
-                binomial = np.sqrt(share * (1 - share) / effective)
-                shares[name], errors[name] = share, float(max(binomial, abs(halves[0] - halves[1]) / 2))
+            if share < SHARE:
+                continue
+            halves = (words == name).mean(axis=1)
+            if not halves.all():
+                doubtful[name] = share
+                continue
+            binomial = np.sqrt(share * (1 - share) / effective)
+            shares[name], errors[name] = share, float(max(binomial, abs(halves[0] - halves[1]) / 2))
         slow = np.asarray(reference.tica(tica_features(topology, reference.positions)))[..., 0]
         timescale = float(reference.tica.timescales[0]) * every
-        return cls(topology, reference.tica, shares, errors, Sides.of(slow.ravel()), timescale or None, reference.facts)
+        sides = Sides.of(slow.ravel())
+        return cls(topology, reference.tica, shares, errors, sides, timescale or None, reference.facts, doubtful)
 
     def slow(self, positions: Float[np.ndarray, "*batch atoms 3"]) -> Float[np.ndarray, "*batch coordinates"]:
         """The slow coordinates of configurations in nm."""
