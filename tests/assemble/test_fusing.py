@@ -13,9 +13,10 @@ from timewarp.assemble.peptide import Peptide
 from timewarp.energy import Potential, compiled
 from timewarp.flow.growth import Growth
 from timewarp.resources import peptide_path
-from timewarp.settings import SampleSettings
+from timewarp.settings import AdaptSettings, SampleSettings
 
-sampling = import_module("timewarp.assemble.sample")  # the module: the package has a function of that name
+# the functions of the same names hide these modules
+adapting, sampling = (import_module(f"timewarp.assemble.{name}") for name in ("adapt", "sample"))
 
 
 def silent(*_):
@@ -58,6 +59,27 @@ def test_a_run_that_began_uncompiled_goes_on_so_when_the_compiled_energy_has_com
     monkeypatch.setattr(fusing, "ready", lambda _: True)
     monkeypatch.setattr("timewarp.energy.potential.fused", lambda *_: pytest.fail("it was compiled"))
     assert run(tmp_path / "two", monkeypatch, resume=True)[0] == whole
+
+
+@pytest.mark.parametrize(("seconds", "limit"), [(None, 300.0), (20.0, 320.0)])
+def test_minutes_of_adaptation_count_in_what_compiling_is_worth(seconds, limit, tmp_path, monkeypatch):
+    class Built(Exception):
+        pass
+
+    def build(*_, potential, **__):
+        raise Built(potential.compiled)
+
+    limits, out = [], tmp_path / "run"
+    if seconds is None:
+        module, work = adapting, lambda: adapting.adapt(AdaptSettings(pdb=peptide_path("AA"), out=out), silent, silent)
+    else:
+        settings = SampleSettings(pdb=peptide_path("AA"), out=out, seconds=seconds, adapt=5.0)
+        module, work = sampling, lambda: sampling.sample(settings, silent, silent)
+    monkeypatch.setattr(module, "fused", lambda _, *asked: limits.append(asked) or (True, ()))
+    monkeypatch.setattr(module.Peptide, "of", build)
+    with pytest.raises(Built) as built:
+        work()
+    assert (limits, built.value.args) == ([(None, limit)], (True,))
 
 
 def test_the_process_that_is_left_behind_compiles_what_the_run_would_have_needed(monkeypatch, started):

@@ -18,6 +18,7 @@ from timewarp.assemble.adaptation import Adaptation, AdaptationConfig, Adapted
 from timewarp.assemble.directory import claimed
 from timewarp.assemble.energy import energy_of
 from timewarp.assemble.flows import CHART, load_flow
+from timewarp.assemble.fusing import fused
 from timewarp.assemble.peptide import Peptide
 from timewarp.flow.chart import InternalChart
 from timewarp.flow.internal import Internal
@@ -51,6 +52,9 @@ def adapt(settings: AdaptSettings, progress: Progress, stop: Stop) -> Report:
         parent = Checkpoint.load(earlier if again else checkpoint_path(settings.checkpoint).with_suffix(""))
         progress(0.0, "checking the energy against OpenMM")
         energy, molecule, notices = energy_of(prepared, settings.temperature)
+        compile_it, told = fused(energy, None, 60 * settings.minutes)
+        if compile_it:
+            energy.compiled = True  # type: ignore[attr-defined]
         progress(0.0, "preparing the chart")
         whitening = chart_of(parent, prepared, molecule, settings.temperature)
         peptide = Peptide.of(molecule, settings.temperature, potential=energy, whitening=whitening, seed=settings.seed)
@@ -62,7 +66,7 @@ def adapt(settings: AdaptSettings, progress: Progress, stop: Stop) -> Report:
     return {
         "peptide": prepared.sequence,
         "atoms": len(prepared.positions),
-        "notices": [*prepared.notices, *notices],
+        "notices": [*prepared.notices, *notices, *told],
         "seconds": time.monotonic() - began,
         "adaptation": checkpoint.card["adaptation"],
         "message": f"{prepared.sequence}: acceptance {adapted.before:.1%} before, {adapted.after:.1%} after "

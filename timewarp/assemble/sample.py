@@ -82,8 +82,10 @@ def chains_of(
         progress(0.0, "checking the energy against OpenMM")
         energy, molecule, notices = energy_of(prepared, settings.temperature, device=device)
         compile_it = bool(saved.meta["tally"].get("fused")) if saved else None
+        minutes = settings.adapt if isinstance(settings, SampleSettings) else None
         if compile_it is None:
-            compile_it, told = fused(energy, settings.steps, settings.seconds)
+            limits = (None, 60 * minutes + (settings.seconds or 0.0)) if minutes else (settings.steps, settings.seconds)
+            compile_it, told = fused(energy, *limits)
             notices = (*notices, *told)
         if compile_it:
             energy.compiled = True  # type: ignore[attr-defined]
@@ -92,7 +94,6 @@ def chains_of(
             whitening = {k.removeprefix("chart."): v for k, v in saved.tensors.items() if k.startswith("chart.")}
         progress(0.0, "preparing the chart")
         peptide = Peptide.of(molecule, settings.temperature, potential=energy, whitening=whitening, seed=settings.seed)
-        minutes = settings.adapt if isinstance(settings, SampleSettings) else None
         starts, frozen = None, directory.path / NAME
         if not saved:
             reporting.begin(directory, prepared, settings.chains)
