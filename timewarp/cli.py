@@ -52,6 +52,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in DIR,
 Tests = Annotated[int | None, typer.Option(metavar="N", help="Tested proposals a chain, in all.")]
 Chains = Annotated[int, typer.Option(metavar="C", help="Chains side by side.")]
 Kelvin = Annotated[float, typer.Option(metavar="K", help="Temperature in kelvin.")]
+Patience = Annotated[
+    float, typer.Option(metavar="S", help="After which a reference is what it is; the rest is in its errors.")
+]
 Checkpoint = Annotated[str, typer.Option(metavar="NAME", help="A checkpoint of the package, or a path to a .json.")]
 
 
@@ -165,6 +168,7 @@ def evaluate(
     reference_ns: Annotated[
         float | None, typer.Option(metavar="NS", help="OpenMM MD to compare with, in place of parallel tempering.")
     ] = None,
+    reference_seconds: Patience = EvaluateSettings.reference_seconds,
     ot_frames: Annotated[
         int, typer.Option(metavar="N", help="Frames of each side of a distance; fewer are faster, and raise it.")
     ] = EvaluateSettings.ot_frames,
@@ -185,8 +189,8 @@ def evaluate(
     """Measure a checkpoint on peptides: acceptance, effective samples, distances from reference ensembles."""
     settings = EvaluateSettings(
         sequences=tuple(sequences), out=out, seconds=seconds, budget=budget, reference_ns=reference_ns,
-        ot_frames=ot_frames, seeds=seeds, adapt=adapt, proposals=proposals, chains=chains, checkpoint=checkpoint,
-        temperature=temperature, seed=seed, device=device, resume=resume,
+        reference_seconds=reference_seconds, ot_frames=ot_frames, seeds=seeds, adapt=adapt, proposals=proposals,
+        chains=chains, checkpoint=checkpoint, temperature=temperature, seed=seed, device=device, resume=resume,
     )  # fmt: skip
     _done("evaluate", settings)
 
@@ -325,9 +329,7 @@ def bench(
     reference_frames: Annotated[
         int, typer.Option(metavar="N", help="Frames of each half of the reference; few are quick, and coarse.")
     ] = RaceSettings.reference_frames,
-    reference_seconds: Annotated[
-        float, typer.Option(metavar="S", help="After which a reference is what it is; the rest is in its errors.")
-    ] = RaceSettings.reference_seconds,
+    reference_seconds: Patience = RaceSettings.reference_seconds,
     dynamics_seconds: Annotated[
         float, typer.Option(metavar="S", help="Of batched dynamics that tells how often MD would cross; 0 for none.")
     ] = RaceSettings.dynamics_seconds,

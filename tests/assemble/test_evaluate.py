@@ -29,6 +29,20 @@ def command(*words, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, Recipe()),
+        ({"reference_seconds": 240.0}, Recipe(seconds=240.0, lag=5.0, starts=64)),
+        ({"reference_seconds": 900.0, "reference_ns": 2.0}, Recipe(seconds=900.0, nanoseconds=2.0)),
+        ({"ot_frames": 200}, Recipe(frames=200, lag=2.0, starts=32)),
+    ],
+)
+def test_who_waits_less_for_a_reference_gets_slow_coordinates_from_less_dynamics(asked, expected, tmp_path):
+    settings = EvaluateSettings(sequences=("GG",), out=tmp_path, seconds=1.0, **asked)
+    assert import_module("timewarp.assemble.evaluate").recipe_of(settings) == expected
+
+
 @contextmanager
 def quick(out):
     """Few walkers, a quick reference."""
@@ -128,6 +142,7 @@ def test_other_options_and_a_second_start_are_refused(evaluated):
         (("GG", "--reference-ns", "-1"), "--reference-ns: expected a positive number"),
         (("GG", "--ot-frames", "5"), "--ot-frames: expected 50 or more"),
         (("GG", "--adapt", "0"), "--adapt: expected a positive number of minutes"),
+        (("GG", "--reference-seconds", "0"), "--reference-seconds: expected more than 0"),
         (("GG", "--seeds", "0"), "--seeds: expected 1 or more"),
         (("GG", "--checkpoint", "nowhere"), "no checkpoint"),
     ],

@@ -21,7 +21,7 @@ from timewarp.assemble.fusing import ready
 from timewarp.assemble.peptide import Peptide
 from timewarp.assemble.sample import sample
 from timewarp.assemble.scores import distances
-from timewarp.assemble.yardsticks import Recipe, Stopped, yardstick
+from timewarp.assemble.yardsticks import QUICK, Recipe, Stopped, yardstick
 from timewarp.atomic import write_atomically
 from timewarp.claim import compare
 from timewarp.energy import Potential
@@ -30,6 +30,7 @@ from timewarp.settings import EvaluateSettings, Progress, Report, SampleSettings
 from timewarp.training.checkpoint import Checkpoint
 
 DRAWS = 2000  # of the flow for the Kish effective sample size, where no distances are wanted
+PATIENT = 600.0  # s for a reference; with less it is a quick one
 TABLE, OPTIONS = "evaluate.json", "options.json"
 
 
@@ -54,8 +55,8 @@ def evaluate(settings: EvaluateSettings, progress: Progress, stop: Stop) -> Repo
 
     sequences = list(dict.fromkeys(title(parse(sequence)) for sequence in settings.sequences))
     flow = load_flow(Checkpoint.load(checkpoint_path(settings.checkpoint).with_suffix("")))
-    names = ("checkpoint", "temperature", "chains", "budget", "ot_frames", "reference_ns", "seconds", "adapt",
-             "proposals")  # fmt: skip
+    names = ("checkpoint", "temperature", "chains", "budget", "ot_frames", "reference_ns", "reference_seconds",
+             "seconds", "adapt", "proposals")  # fmt: skip
     options = {name: getattr(settings, name) for name in names}
     with claimed(settings.out, (TABLE, OPTIONS), settings.resume):
         record, table = settings.out / OPTIONS, settings.out / TABLE
@@ -177,10 +178,12 @@ def _at_budget(
 
 
 def recipe_of(settings: EvaluateSettings) -> Recipe:
-    """How the reference is made; a quick look, with few frames, gets slow coordinates from less dynamics."""
-    full = Recipe()
-    lag, starts = (2.0, 32) if settings.ot_frames < 1000 else (full.lag, full.starts)
-    return replace(full, frames=settings.ot_frames, nanoseconds=settings.reference_ns or 0.0, lag=lag, starts=starts)
+    """How the reference is made; with few frames or little time, slow coordinates come from less dynamics."""
+    how = Recipe() if settings.reference_seconds >= PATIENT else QUICK
+    if settings.ot_frames < 1000:
+        how = replace(how, lag=2.0, starts=32)
+    nanoseconds = settings.reference_ns or 0.0
+    return replace(how, frames=settings.ot_frames, nanoseconds=nanoseconds, seconds=settings.reference_seconds)
 
 
 def _half(reference, side: int):

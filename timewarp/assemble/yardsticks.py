@@ -59,6 +59,9 @@ class Recipe:
     every: float = 1.0
 
 
+QUICK = Recipe(lag=5.0, starts=64)  # of slow coordinates from less dynamics
+
+
 def yardstick(prepared: Prepared, temperature: float, recipe: Recipe, progress: Progress, stop: Stop) -> Yardstick:
     """The reference ensemble of a peptide, from the cache or made now.
 

@@ -19,6 +19,7 @@ class EvaluateSettings(RunSettings):
     temperature: float = 310.0  # K
     budget: int = 10_000  # energy evaluations at which distances are measured; 0 for no distances
     reference_ns: float | None = None  # of OpenMM MD as the reference; None for parallel tempering
+    reference_seconds: float = 1800.0  # after which tempering is what it is, whether its halves agree or not
     ot_frames: int = 10_000  # of each side of a distance
     seeds: int = 1  # seed, seed + 1, ...
     adapt: float | None = None  # minutes of adaptation to each peptide; None for none
@@ -35,6 +36,7 @@ class EvaluateSettings(RunSettings):
             "a positive number",
             self.reference_ns,
         )
+        require(0 < self.reference_seconds < math.inf, "--reference-seconds", "more than 0", self.reference_seconds)
         require(self.ot_frames >= 50, "--ot-frames", "50 or more", self.ot_frames)
         require(self.seeds >= 1, "--seeds", "1 or more", self.seeds)
         require(self.chains >= 1, "--chains", "1 or more", self.chains)

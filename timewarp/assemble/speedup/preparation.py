@@ -11,13 +11,12 @@ from timewarp.assemble.speedup.crossings import crossings_of
 from timewarp.assemble.speedup.job import Job
 from timewarp.assemble.speedup.record import Record
 from timewarp.assemble.speedup.target import Target
-from timewarp.assemble.yardsticks import Recipe, Stopped, yardstick
+from timewarp.assemble.yardsticks import QUICK, Recipe, Stopped, yardstick
 
 if TYPE_CHECKING:
     from timewarp.md.system import Prepared
 
-QUICK = Recipe(lag=5.0, starts=64)  # of a reference with few frames
-FEW = 1000
+FEW = 1000  # frames of a quick reference
 
 
 @dataclass(frozen=True)
