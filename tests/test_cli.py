@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from timewarp import cli, settings
-from timewarp.cli import execute
+from timewarp.cli import ending, execute
 from timewarp.md.system import prepare
 
 RUNS = {
@@ -57,7 +57,7 @@ def test_options_are_the_fields_of_the_settings(command):
 )
 def test_what_is_asked_for_arrives(monkeypatch, arguments, value):
     handed = []
-    monkeypatch.setattr(cli, "watch", lambda work, asked, _: handed.append((work, asked)) or [])
+    monkeypatch.setattr(ending, "watch", lambda work, asked, _: handed.append((work, asked)) or [])
     assert execute([*arguments, "--out", "o"]) == 0
     ((work, asked),) = handed
     assert work == arguments[0]

@@ -1,0 +1,5 @@
+"""`python -m timewarp.cli` is the command `timewarp`."""
+
+from timewarp.cli import main
+
+main()
