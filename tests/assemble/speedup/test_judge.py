@@ -119,7 +119,7 @@ def test_a_basin_that_one_half_of_the_reference_alone_has_found_is_told_and_not_
         judged(records, replace(t, dynamics={"md-tuned": known}), 310.0, method="md-tuned")[0] for t in (target, whole)
     ]
     assert [row["missed_basins"] for row in rows] == [[], [rare]]
-    assert [row["doubtful_basins"] for row in rows] == [[rare], []]
+    assert [row["doubtful_basins"] for row in rows] == [row["missed_doubtful"] for row in rows] == [[rare], []]
     assert [bool(row["gates"]) for row in rows] == [False, True]
     assert rows[0]["dynamics_ess_bound"] > rows[1]["dynamics_ess_bound"]
     head = {"peptide": "AA", "atoms": 23, "machine": "abacus", "load": 1.0, "budget": 10.0, "method": "sample"}

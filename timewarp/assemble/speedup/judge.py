@@ -43,7 +43,8 @@ def judged(
         the row: `ess` (None if `biased`), `seconds` (wall-clock, everything counted), `setup_seconds`,
         `ess_per_second`, `ess_per_second_sampling` (set-up not counted), `published_ess_per_second`, `gates` (what was
         failed), `ess_bound` and `ess_bound_per_second` (at most), `missed_basins`, `doubtful_basins` (see `Target`, not
-        asked for), `states_seconds` (None if never), `free_energies` (of basins, against the reference);
+        asked for) and of them `missed_doubtful`, `states_seconds` (None if never), `free_energies` (of basins, against
+        the reference);
         the curves: `autocorrelation` of the slowest coordinate and its `trace`, against wall-clock seconds.
     """
     seconds = max(record.end for record in records)
@@ -59,7 +60,8 @@ def judged(
     found = [target.words(record.positions) for record in records]
     times = [record.seconds for record in records]
     row["basins"] = len(target.shares)
-    row["missed_basins"] = missed(np.concatenate([words.ravel() for words in found]), target.shares)
+    visited = np.concatenate([words.ravel() for words in found])
+    row["missed_basins"], row["missed_doubtful"] = missed(visited, target.shares), missed(visited, target.doubtful)
     row["states_seconds"] = until_all(found, times, list(target.shares))
     slow = [target.slow(record.positions) for record in records]
     curves = _curves(records, slow)
