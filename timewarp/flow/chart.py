@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timewarp.flow import loops
+from timewarp.flow import loops, placing
 from timewarp.flow.geometry import angle, dihedral, distance, local, set_off, wrap
 from timewarp.flow.pucker import Puckers
 from timewarp.flow.torque import below, leads, torques
@@ -77,6 +77,8 @@ class InternalChart:
         self.free, self.stiff = free, real & ~free
         self.place_of_torsion = self.tree.free.nonzero()[:, 0]
         self.torsions, self.stiffs = len(self.place_of_torsion), int(self.stiff.sum())
+        # the same as indices of all coordinates in one row: a mask would have a GPU wait for the host
+        self.at_stiff, self.at_free = (mask.flatten().nonzero()[:, 0] for mask in (self.stiff, self.free))
         # within placement order
         position = torch.empty(n, dtype=torch.long)
         position[self.tree.order] = torch.arange(n)
@@ -87,6 +89,9 @@ class InternalChart:
         self.puckers = Puckers.of(self.tree, molecule.reference, self.prepared)
         place, kind = self.stiff.nonzero().unbind(1)
         self.dihedrals = (kind == DIHEDRAL) & ~torch.isin(place, self.puckers.amplitudes)
+        number = torch.full((n, 3), -1).masked_scatter(self.stiff, torch.arange(self.stiffs))
+        self.hung, self.swung = (number[p, 2] for p in (self.puckers.hung, self.puckers.amplitudes))
+        self.phased = torch.searchsorted(self.place_of_torsion, self.puckers.phases)
         if whitening is not None:
             phases = self.puckers.phases.cpu()  # and those of the rings whose closing terms `rest` leaves out
             if any(not torch.equal(whitening.get(name, phases[:0]), phases) for name in VERSION):
@@ -184,6 +189,10 @@ class InternalChart:
         """Positions in the chart's frame: root at the origin, second atom on x, third in the xy plane."""
         if apt(internal):
             return loops.cartesian(internal, self.refs, self.tree.order)
+        if placing.apt(internal):
+            placed = placing.cartesian(internal, self.refs, self.tree.order)
+            if placed is not None:
+                return placed
         r, bend, turn = internal.unbind(-1)
         zero = torch.zeros_like(r[..., 0])
         second = torch.stack([r[..., 1], zero, zero], -1)
@@ -207,16 +216,17 @@ class InternalChart:
     def split(self, internal) -> tuple[Float[Tensor, "*batch torsions"], Float[Tensor, "*batch stiffs"]]:
         """(tau, z) of internal coordinates."""
         internal = self.puckers.curled(internal)
-        delta = internal[..., self.stiff] - self.mean.to(internal.dtype)
+        internal = internal.flatten(-2)
+        delta = internal[..., self.at_stiff] - self.mean.to(internal.dtype)
         delta = torch.where(self.dihedrals, wrap(delta), delta)
-        return wrap(internal[..., self.free]), delta @ self.root.to(internal.dtype)
+        return wrap(internal[..., self.at_free]), delta @ self.root.to(internal.dtype)
 
     def join(self, torsions, stiff) -> Float[Tensor, "*batch atoms 3"]:
         """The inverse of `split`."""
         r = self.mean.to(stiff.dtype) + stiff @ self.inverse_root.to(stiff.dtype)
         out = r.new_zeros(*r.shape[:-1], self.atoms * 3)
-        out[..., self.stiff.reshape(-1)] = r
-        out[..., self.free.reshape(-1)] = torsions
+        out[..., self.at_stiff] = r
+        out[..., self.at_free] = torsions
         return self.puckers.uncurled(out.reshape(*r.shape[:-1], self.atoms, 3))
 
     def start(self, torsions: Float[Tensor, "*batch torsions"]) -> Float[Tensor, "*batch stiffs"]:
@@ -224,12 +234,9 @@ class InternalChart:
         stiff = torsions.new_zeros(*torsions.shape[:-1], self.stiffs)
         if not len(self.puckers.hung):
             return stiff
-        number = self.stiff.new_zeros(self.atoms, 3, dtype=torch.long)
-        number[self.stiff] = torch.arange(self.stiffs, device=number.device)
-        column, mean = number[self.puckers.hung, 2], self.mean.to(torsions.dtype)
-        which = torch.searchsorted(self.place_of_torsion, self.puckers.phases)
-        amplitude = mean[number[self.puckers.amplitudes, 2]].expand(*torsions.shape[:-1], -1)
-        stiff[..., column] = wrap(self.puckers.leaning(torsions[..., which], amplitude) - mean[column])
+        mean = self.mean.to(torsions.dtype)
+        amplitude = mean[self.swung].expand(*torsions.shape[:-1], -1)
+        stiff[..., self.hung] = wrap(self.puckers.leaning(torsions[..., self.phased], amplitude) - mean[self.hung])
         return stiff @ self.root.to(stiff.dtype)
 
     def forward(self, positions: Positions):
@@ -251,7 +258,8 @@ class InternalChart:
     ) -> tuple[Float[Tensor, "*batch torsions"], Float[Tensor, "*batch stiffs"]]:
         """d(f + ln |d(tau, z)/dx|)/d(tau, z) at internal coordinates, from their positions and df/dx there."""
         rate = self.rates(internal, positions, gradient)
-        return rate[..., self.free], rate[..., self.stiff] @ self.inverse_root.to(rate.dtype)
+        rate = rate.flatten(-2)
+        return rate[..., self.at_free], rate[..., self.at_stiff] @ self.inverse_root.to(rate.dtype)
 
     def rates(
         self,

@@ -264,5 +264,5 @@ class InternalProposal:
 def laid(chart: InternalChart, stiff: Float[Tensor, "batch stiffs"]) -> Float[Tensor, "batch atoms 3"]:
     """Stiff coordinates in the places of their atoms, zero elsewhere."""
     out = stiff.new_zeros(*stiff.shape[:-1], chart.atoms * 3)
-    out[..., chart.stiff.reshape(-1)] = stiff
+    out[..., chart.at_stiff] = stiff
     return out.unflatten(-1, (chart.atoms, 3))
