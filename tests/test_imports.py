@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "machine": set(),
     # the parts, which do not know one another
     "flow": BASE | {"ahead", "machine"},
-    "energy": BASE | {"ahead"},
+    "energy": BASE | {"ahead", "machine"},
     "mcmc": BASE,
     "md": BASE | {"atomic", "snapshot"},
     "analysis": BASE | {"dcd"},
@@ -65,10 +65,12 @@ ONLY_IN = {
     "simtk": set(),
     "mdtraj": {"md", "analysis", "assemble", "bench"},
     "numba": {"machine"},
+    "triton": {"energy", "flow"},
     "typer": {"cli", "failure"},
     "rich": {"watch"},
     "matplotlib": {"analysis", "assemble", "bench"},
 }
+WITH_TORCH = {"triton"}  # comes with torch for CUDA on Linux; loaded where it is found
 BARRED = {"bench": {"cli"}}
 
 
@@ -178,7 +180,7 @@ def undeclared(folder: Path, declared: set[str]) -> set[str]:
     named = set()
     for file in folder.rglob("*.py"):
         named |= {name.split(".")[0] for _, name in imports(ast.parse(file.read_text()), ["timewarp", "x", "y"], False)}
-    own = sys.stdlib_module_names | {"timewarp"} | {path.stem for path in folder.rglob("*.py")}
+    own = sys.stdlib_module_names | {"timewarp"} | WITH_TORCH | {path.stem for path in folder.rglob("*.py")}
     return {name for name in named - own if not {d.lower() for d in brought.get(name, [])} & declared}
 
 

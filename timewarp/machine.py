@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,13 @@ def apt(*tensors: Tensor) -> bool:
     wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     known = first.dtype in PRECISIONS.values()
     return known and not wanted and all(t.is_cpu and t.dtype == first.dtype for t in tensors)
+
+
+def said(what: str, error: Exception) -> str:
+    """Why a GPU kernel could not be made, warned of once where it is found out."""
+    reason = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+    warnings.warn(f"{what} slower, as the GPU's kernel could not be made: {reason}", stacklevel=3)
+    return reason
 
 
 def machine_code(*kinds: str) -> Callable[[Loop], Loop]:

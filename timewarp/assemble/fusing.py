@@ -32,7 +32,7 @@ NOTICE = "the energy is being compiled in the background, once for this machine;
 
 def fused(potential: Energy, steps: int | None, seconds: float | None) -> tuple[bool, tuple[str, ...]]:
     """(Whether a run with these limits is compiled from its first step on, notices)."""
-    if not isinstance(potential, Potential) or potential.device.type != "cpu":
+    if not isinstance(potential, Potential):
         return False, ()
     if not _reaches(steps, seconds, LOADED_STEPS, LOADED_SECONDS):
         return False, ()
