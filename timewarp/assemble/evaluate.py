@@ -137,7 +137,8 @@ def _at_budget(
     reference = None
     if settings.budget:
         recipe = recipe_of(settings)
-        reference = yardstick(prepared, settings.temperature, recipe, progress, stop)
+        device = settings.device.resolve()
+        reference = yardstick(prepared, settings.temperature, recipe, progress, stop, device)
         waited, began = time.monotonic() - began, time.monotonic()
     progress(0.0, "drawing from the flow")
     energy, molecule, _ = energy_of(prepared, settings.temperature)

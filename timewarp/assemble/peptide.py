@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -90,6 +90,12 @@ class Peptide:
                 good = state.log_density.isfinite()
                 walkers = state.positions[good] if good.any() else None
         return cls(molecule, potential, temperature, stiff.chart, stiff.response, stiff, walkers)
+
+    def on(self, device: torch.device | str) -> Peptide:
+        """The same with its chart and all that follows from it on a device."""
+        stiff = self.stiff.on(self.chart.to(device))
+        walkers = None if self.walkers is None else self.walkers.to(device)
+        return replace(self, chart=stiff.chart, response=stiff.response, stiff=stiff, walkers=walkers)
 
     @property
     def frame(self) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from timewarp import units
 from timewarp.assemble.mixing import mixing
 from timewarp.assemble.peptide import Peptide, warm
-from timewarp.kernel import run
+from timewarp.mcmc.captured import stepping
 from timewarp.mcmc.dynamics import repartitioned
 from timewarp.mcmc.local import Hamiltonian
 from timewarp.mcmc.tempering import Ladders, Tempering, adapted
@@ -66,7 +66,7 @@ def reference_ensemble(
     Every time the frames of the time before are left out, as its warm-up.
 
     Args:
-        peptide: with its chart and potential.
+        peptide: with its chart, where this is computed, and potential.
         frames: wanted; rounded up to a multiple of `ladders`.
         seed: of all random numbers.
         seconds: after which the best so far is returned, agreed or not (fewer frames, if the first time was not over);
@@ -75,15 +75,19 @@ def reference_ensemble(
         ladders: independent samplers.
     """
     began = time.monotonic()
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator(peptide.chart.root.device).manual_seed(seed)
     tempering, state = prepared(peptide, ladders, rng)
-    length, rounds, best = -(-frames // ladders), 2, None
+    further = stepping(tempering, state, rng)
+    length, rounds, best, over = -(-frames // ladders), 2, None, False
     while True:
         kept: list[Ladders] = []
-        for number, (state, _) in enumerate(run(tempering, state, rounds * length, rng)):  # noqa: B020
-            if (number + 1) % rounds == 0:
+        for _ in range(length):
+            for state in further(state, rounds):  # noqa: B007, B020
+                if over := seconds is not None and time.monotonic() - began > seconds:
+                    break
+            else:
                 kept.append(state.cold)
-            if over := seconds is not None and time.monotonic() - began > seconds:
+            if over:
                 break
         if best is None or len(kept) == length:
             kept = kept or [state.cold]
@@ -108,9 +112,10 @@ def prepared(
     """
     warm_up = 3 * WARM_UP if warm_up is None else warm_up
     walk = peptide.walk(2)
-    heats = torch.logspace(0, 1, PILOT, base=HOTTEST, dtype=torch.float64)
+    device = peptide.chart.root.device
+    heats = torch.logspace(0, 1, PILOT, base=HOTTEST, dtype=torch.float64, device=device)
     anywhere = warm(walk, walk.begin(ladders * PILOT, rng), warm_up // 3, rng)
-    half = torch.arange(ladders // 2 * PILOT)
+    half = torch.arange(ladders // 2 * PILOT, device=device)
     own = at_rest(peptide, walk, len(half))
     tempering = Tempering(walk, heats, BETWEEN, local(peptide))
     state = tempering.of(anywhere.put(half, own) if len(half) else anywhere)
@@ -119,13 +124,15 @@ def prepared(
 
 def at_rest(peptide: Peptide, walk: Torsions, chains: int) -> TorsionState:
     """Chains at the prepared structure."""
-    return walk.init(State.at(peptide.molecule.reference.to(peptide.chart.dtype).repeat(max(chains, 1), 1, 1)))
+    structure = peptide.molecule.reference.to(peptide.chart.root.device, peptide.chart.dtype)
+    return walk.init(State.at(structure.repeat(max(chains, 1), 1, 1)))
 
 
 def local(peptide: Peptide) -> Hamiltonian:
     """Short trajectories of the target, which stir the stiff coordinates that torsion moves only follow."""
     size = LEAP * units.kT(peptide.temperature) ** 0.5
-    return Hamiltonian(peptide.potential, repartitioned(peptide.molecule), size, LEAPS)
+    masses = repartitioned(peptide.molecule).to(peptide.chart.root.device)
+    return Hamiltonian(peptide.potential, masses, size, LEAPS)
 
 
 def describe(reference: Reference) -> str:
@@ -144,9 +151,9 @@ def describe(reference: Reference) -> str:
 
 
 def _gathered(kept, ladders, facts) -> Reference:
-    torsions = torch.stack([frame.torsions for frame in kept], 1)
-    energy = torch.stack([frame.energy for frame in kept], 1)
+    torsions = torch.stack([frame.torsions for frame in kept], 1).cpu()
+    energy = torch.stack([frame.energy for frame in kept], 1).cpu()
     start = [int(number >= ladders // 2) for number in range(ladders)]
     facts = facts | mixing(torsions, energy, start)
-    positions = torch.cat([frame.positions for frame in kept])
+    positions = torch.cat([frame.positions for frame in kept]).cpu()
     return Reference(positions, torsions.transpose(0, 1).flatten(0, 1), energy.T.flatten(), ladders, facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from timewarp.assemble.scores import distances
 from timewarp.assemble.yardstick import Yardstick, cache, kept
 from timewarp.dcd import Trajectory
 from timewarp.energy import Potential
-from timewarp.kernel import run
+from timewarp.mcmc.captured import stepping
 from timewarp.mcmc.dynamics import Langevin
 from timewarp.settings import MDSettings, Progress, Protocol, Stop
 from timewarp.state import State
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from timewarp.md.system import Prepared
 
 COMPILED = 500  # frames of a half that are worth the half minute of compiling the energy
+LADDERS = 512  # of tempering on a GPU, at most
 SEED = 20_25  # of all references: what samples are compared with does not change with their seed
 
 
@@ -62,8 +64,10 @@ class Recipe:
 QUICK = Recipe(lag=5.0, starts=64)  # of slow coordinates from less dynamics
 
 
-def yardstick(prepared: Prepared, temperature: float, recipe: Recipe, progress: Progress, stop: Stop) -> Yardstick:
-    """The reference ensemble of a peptide, from the cache or made now.
+def yardstick(
+    prepared: Prepared, temperature: float, recipe: Recipe, progress: Progress, stop: Stop, device: str = "cpu"
+) -> Yardstick:
+    """The reference ensemble of a peptide, from the cache or made now, on a device where it is tempering.
 
     Raises:
         Stopped: if it was asked to stop meanwhile.
@@ -72,7 +76,7 @@ def yardstick(prepared: Prepared, temperature: float, recipe: Recipe, progress: 
 
     # the System of a D residue is that of its mirror image: the name tells them apart
     identity = {"peptide": prepared.sequence, "potential": fingerprint(prepared.system), "temperature": temperature}
-    make = _from_md if recipe.nanoseconds else _tempered
+    make = _from_md if recipe.nanoseconds else partial(_tempered, device=device)
     return kept(
         identity | {"recipe": asdict(recipe)},
         prepared.sequence,
@@ -80,14 +84,18 @@ def yardstick(prepared: Prepared, temperature: float, recipe: Recipe, progress: 
     )
 
 
-def _tempered(prepared, temperature: float, recipe: Recipe, progress: Progress, stop: Stop) -> Yardstick:
+def _tempered(
+    prepared, temperature: float, recipe: Recipe, progress: Progress, stop: Stop, device: str = "cpu"
+) -> Yardstick:
     """Frames of parallel tempering, every other ladder to one half; slow coordinates by Langevin dynamics from them."""
     import mdtraj
 
     from timewarp.assemble.energy import energy_of
 
-    energy, molecule, _ = energy_of(prepared, temperature, compiled=recipe.frames >= COMPILED)
+    energy, molecule, _ = energy_of(prepared, temperature, compiled=device == "cpu" and recipe.frames >= COMPILED)
     peptide = Peptide.of(molecule, temperature, potential=energy, seed=SEED)
+    if device != "cpu" and isinstance(energy, Potential):
+        peptide = peptide.on(device)
 
     def told(line: str) -> None:
         progress(0.5, line)
@@ -96,6 +104,8 @@ def _tempered(prepared, temperature: float, recipe: Recipe, progress: Progress, 
 
     told(f"reference: parallel tempering for 2 x {recipe.frames} frames")
     ladders = min(64, max(8, recipe.frames // 100 * 2))
+    if device == "cuda":
+        ladders = min(LADDERS, max(64, recipe.frames // 20 * 2))
     made = reference_ensemble(peptide, 2 * recipe.frames, SEED, recipe.seconds, told, ladders)
     told("reference: slow coordinates")
     topology = mdtraj.Topology.from_openmm(prepared.topology)
@@ -124,19 +134,22 @@ def _dynamics(
 
     From thermal starts, pairs of frames a lag apart have the covariances of one infinitely long trajectory.
     """
-    rng = torch.Generator().manual_seed(SEED)
-    starts = torch.as_tensor(thinned(frames, recipe.starts))
+    device = peptide.chart.root.device
+    rng = torch.Generator(device).manual_seed(SEED)
+    starts = torch.as_tensor(thinned(frames, recipe.starts)).to(device)
     if not isinstance(peptide.potential, Potential):
         raise ValueError("expected a force field that the batched potential knows; use --reference-ns")
     steps = max(1, round(recipe.every / 0.002))
-    kernel = Langevin.of(peptide.molecule, peptide.potential, peptide.temperature, steps=steps)
+    kernel = Langevin.of(peptide.molecule, peptide.potential, peptide.temperature, steps=steps).on(device)
     phase = kernel.init(State.at(starts, 3, rng))
     series = [phase.positions]
     length = 2 * round(recipe.lag / recipe.every)
-    for number, (phase, _) in enumerate(run(kernel, phase, length, rng), 1):  # noqa: B020
-        series.append(phase.positions)
+    further = stepping(kernel, phase, rng, 1)
+    for number in range(1, length + 1):
+        for phase in further(phase, 1):  # noqa: B020
+            series.append(phase.positions)
         told(f"reference: slow coordinates, {number * recipe.every:g} of {length * recipe.every:g} ps")
-    return torch.stack(series, 1).numpy()
+    return torch.stack(series, 1).cpu().numpy()
 
 
 def _from_md(prepared, temperature: float, recipe: Recipe, progress: Progress, stop: Stop) -> Yardstick:

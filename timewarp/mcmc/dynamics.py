@@ -126,6 +126,10 @@ class Langevin:
     def heated(self, heat: float | Float[Tensor, " chains"]) -> Langevin:
         return replace(self, heat=heat)
 
+    def on(self, device: torch.device | str) -> Langevin:
+        """The same with its masses on a device."""
+        return replace(self, masses=self.masses.to(device))
+
     def init(self, state: State) -> Phase:
         """The replicas at their beginning; velocities N(0, 1) of the state become thermal ones, others are 0.
 
@@ -182,12 +186,17 @@ class Langevin:
 
     def _thermal(self, x: Positions) -> Tensor:
         """sqrt(kT/m) in nm/ps, of the shape of the positions or broadcastable to it."""
-        heat = torch.as_tensor(self.heat, dtype=x.dtype, device=x.device).reshape(-1, 1, 1)
-        return (units.kT(self.temperature) * heat / self.masses.to(x)[..., None]).sqrt()
+        return (
+            units.kT(self.temperature) * self._heat(x, x.dtype)[:, None, None] / self.masses.to(x)[..., None]
+        ).sqrt()
 
     def _thermal_energy(self, x: Positions) -> Tensor:
-        heat = torch.as_tensor(self.heat, dtype=torch.float64, device=x.device)
-        return 0.5 * self.freedoms().to(x.device) * units.kT(self.temperature) * heat
+        return 0.5 * self.freedoms().to(x.device) * units.kT(self.temperature) * self._heat(x, torch.float64)
+
+    def _heat(self, x: Positions, dtype: torch.dtype) -> Tensor:
+        heat = self.heat
+        known = heat.to(x.device, dtype) if isinstance(heat, Tensor) else x.new_full((1,), heat, dtype=dtype)
+        return known.reshape(-1)
 
     def _kinetic(self, v: Tensor) -> Float[Tensor, " chains"]:
         mass = torch.where(self.masses.isfinite(), self.masses, 0.0).to(v.device, torch.float64)

@@ -100,6 +100,11 @@ class Hamiltonian:
         accept.require_finite("an initial gradient dU/dx", gradient.flatten(1).sum(1), "minimise the structure first")
         return Phase(present, torch.zeros_like(gradient), gradient)
 
+    def at(self, positions: Positions, energy: Float[Tensor, " chains"]) -> Phase:
+        """Chains at rest at positions of known energy, which nobody looks at: that would have a GPU wait."""
+        present = Chain(State.at(positions), energy)
+        return Phase(present, torch.zeros_like(positions), self._slope(positions)[1])
+
     def restore(self, tensors: dict[str, Tensor]) -> Phase:
         """The inverse of `Phase.tensors`."""
         return Phase.from_tensors(tensors)

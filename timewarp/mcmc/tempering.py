@@ -173,9 +173,9 @@ class Tempering:
 
     def _local(self, replicas: R, coldest: Tensor, rng: torch.Generator) -> tuple[R, int]:
         cold = replicas.taken(coldest, torch.ones(len(coldest), device=coldest.device))
-        moved, info = self.local.step(self.local.init(cold.state), rng)
+        moved, info = self.local.step(self.local.at(cold.state.positions, cold.energy), rng)
         cold, spent = self.kernel.moved(cold, moved.state.positions, moved.energy)
-        return replicas.put(coldest, cold), info["evaluations"] + spent + 2 * len(coldest)
+        return replicas.put(coldest, cold), info["evaluations"] + spent + len(coldest)
 
     def _repeated(self, ladders: int) -> Tensor:
         return torch.arange(ladders).repeat_interleave(len(self.heats))

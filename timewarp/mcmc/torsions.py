@@ -114,23 +114,24 @@ class Torsions:
 
     def begin(self, chains: int, rng: torch.Generator) -> TorsionState:
         """Chains at uniformly random torsions."""
-        torsions = (2 * torch.rand(chains, self.chart.torsions, generator=rng) - 1) * torch.pi
+        torsions = (2 * torch.rand(chains, self.chart.torsions, generator=rng, device=rng.device) - 1) * torch.pi
         mean = self.response(torsions)
-        return self._at(torsions, torch.randn(mean.shape, generator=rng), mean)
+        return self._at(torsions, torch.randn(mean.shape, generator=rng, device=rng.device), mean)
 
     @torch.no_grad()
     def step(self, state: TorsionState, rng: torch.Generator) -> tuple[TorsionState, dict[str, Any]]:
         chains, count = state.torsions.shape
+        how: dict[str, Any] = {"generator": rng, "device": rng.device}
         # half of the steps go anywhere on the circle, half stay near; each is symmetric
-        far = torch.rand(chains, 1, generator=rng) < 0.5
-        anywhere = 2 * torch.pi * torch.rand(chains, count, generator=rng)
-        near = 0.4 * torch.randn(chains, count, generator=rng)
-        order = torch.rand(chains, count, generator=rng).argsort(1)
-        chosen = order < torch.randint(1, self.turns + 1, (chains, 1), generator=rng)
-        change = torch.where(chosen, torch.where(far, anywhere, near), torch.zeros(()))
+        far = torch.rand(chains, 1, **how) < 0.5
+        anywhere = 2 * torch.pi * torch.rand(chains, count, **how)
+        near = 0.4 * torch.randn(chains, count, **how)
+        order = torch.rand(chains, count, **how).argsort(1)
+        chosen = order < torch.randint(1, self.turns + 1, (chains, 1), **how)
+        change = torch.where(chosen, torch.where(far, anywhere, near), 0.0)
         torsions = torch.remainder(state.torsions + change + torch.pi, 2 * torch.pi) - torch.pi
-        b = self.stir * torch.rand(chains, 1, generator=rng)
-        xi = torch.randn(state.noise.shape, generator=rng)
+        b = self.stir * torch.rand(chains, 1, **how)
+        xi = torch.randn(state.noise.shape, **how)
         noise = (1 - b * b).sqrt() * state.noise + b * xi
         new = self._at(torsions, noise, self.response(torsions))
         # the noise move is reversible with respect to exp(-u^2/2), which is divided out of the target
@@ -140,7 +141,7 @@ class Torsions:
         # a chain that began in a clash leaves it for anything that is finite
         lost = state.log_density.isneginf() & new.log_density.isfinite()
         log_ratio = torch.where(lost, 0.0, log_ratio)
-        zero = torch.zeros(chains)
+        zero = torch.zeros_like(log_ratio)
         accepted = accept.metropolis(zero, zero, log_ratio, rng)
         refused, state = state, _where(accepted, new, state)
         return state, single_test(accepted, state.energy, 2 * chains, refused)

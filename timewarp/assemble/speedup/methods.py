@@ -21,7 +21,7 @@ from timewarp.assemble.speedup.job import Job
 from timewarp.assemble.speedup.record import Record
 from timewarp.dcd import Trajectory
 from timewarp.energy import Potential
-from timewarp.kernel import run
+from timewarp.mcmc.captured import STEPS, stepping
 from timewarp.mcmc.dynamics import Langevin
 from timewarp.settings import Device, ExploreSettings, SampleSettings
 from timewarp.state import State
@@ -62,18 +62,20 @@ def batched(job: Job) -> Record:
     if not isinstance(energy, Potential):
         raise ValueError("expected a force field that the batched potential knows, found another")
     walk = peptide.walk()
-    start = warm(walk, walk.begin(REPLICAS[job.device], rng), START, rng).positions
-    kernel = Langevin.of(peptide.molecule, energy, job.temperature, steps=round(INTERVAL / 0.002))
+    start = warm(walk, walk.begin(REPLICAS[job.device], rng), START, rng).positions.to(job.device)
+    kernel = Langevin.of(peptide.molecule, energy, job.temperature, steps=round(INTERVAL / 0.002)).on(job.device)
+    rng = torch.Generator(job.device).manual_seed(job.seed)
     phase = kernel.init(State.at(start, 3, rng))
-    made = _side_by_side(job, (state for state, _ in run(kernel, phase, 2**40, rng)))
+    made = _side_by_side(job, _forever(kernel, phase, rng, 1))
     return _with(made, picoseconds=INTERVAL * made.energy.size)
 
 
 def tempering(job: Job) -> Record:
     """Parallel tempering of torsion moves on the batched potential: the sampler that makes the training data."""
-    peptide, _, rng = _peptide(job)
-    kernel, ladders = tempering_of(peptide, LADDERS[job.device], rng)
-    made = _side_by_side(job, (state.cold for state, _ in run(kernel, ladders, 2**40, rng)))
+    peptide, _, _ = _peptide(job)
+    rng = torch.Generator(job.device).manual_seed(job.seed)
+    kernel, ladders = tempering_of(peptide.on(job.device), LADDERS[job.device], rng)
+    made = _side_by_side(job, (state.cold for state in _forever(kernel, ladders, rng)))
     return _with(made, rungs=len(kernel.heats))
 
 
@@ -121,6 +123,13 @@ TOLD = {
 def kind(method: str) -> str:
     """The method's name without its checkpoint: `sample` of `sample:2aa`."""
     return method.partition(":")[0]
+
+
+def _forever(kernel: Any, state: Any, rng: torch.Generator, at_once: int = STEPS) -> Iterator[Any]:
+    further, steps = stepping(kernel, state, rng, at_once), at_once if rng.device.type == "cuda" else 1
+    while True:
+        for state in further(state, steps):  # noqa: B020
+            yield state
 
 
 def _alone(job: Job, frames: Iterator[Any], atoms: int) -> Record:

@@ -72,7 +72,7 @@ def _target(prepared: Prepared, job: Job, gone: Callable[[], bool]) -> Target:
     import mdtraj
 
     how = recipe(job.frames, job.patience)
-    reference = yardstick(prepared, job.temperature, how, lambda *_: None, gone)
+    reference = yardstick(prepared, job.temperature, how, lambda *_: None, gone, job.device)
     target = Target.of(mdtraj.Topology.from_openmm(prepared.topology), reference, how.every)
     if not job.dynamics:
         return target
