@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from timewarp.assemble.afar import together
 from timewarp.assemble.flows import bound
 from timewarp.assemble.kernels import flow_kernel, undivided
 from timewarp.assemble.peptide import Peptide
@@ -85,7 +86,9 @@ def cost_of(
         rng = torch.Generator(device).manual_seed(0)
         kernel = flow_kernel(peptide, proposal, 0, 100, particles)
         whole = isinstance(kernel, Annealed)
-        make = _drawn(kernel, side_by_side(molecule.atoms) // particles) if whole else _walked(kernel, peptide, device)
+        gpu = device.type == "cuda"
+        count = together(molecule.atoms, particles) if gpu else side_by_side(molecule.atoms) // particles
+        make = _drawn(kernel, count) if whole else _walked(kernel, peptide, device)
         make(rng)
         timed.seconds, made, of_flow = 0.0, 0, 0.0
         began = now(device)

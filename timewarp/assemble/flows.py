@@ -52,7 +52,8 @@ def bound(flow: Internal | Cartesian, peptide: Peptide, warm: bool = True) -> Pr
         return CartesianProposal(flow, tokens.atoms[chart.back].to(device))
     tokens = Tokens.of(peptide.molecule, chart, temperature, flow.config.grid)
     chart = chart.to(device)
-    compiled = getattr(peptide.potential, "compiled", False)
+    # on a GPU each process would compile the loops anew, for half a minute
+    compiled = getattr(peptide.potential, "compiled", False) and device.type == "cpu"
     growth = Growth(peptide.molecule, chart, temperature, compiled).to(device)
     warmth = DEFENSIVE if warm and not flow.config.velocities else AS_TRAINED
     return InternalProposal(flow, tokens.to(device), peptide.stiff.on(chart), growth, warmth)

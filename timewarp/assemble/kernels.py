@@ -14,7 +14,8 @@ from timewarp.flow.factored import FactoredInternal
 from timewarp.flow.internal import InternalProposal
 from timewarp.flow.turning import Turning
 from timewarp.kernel import Proposal
-from timewarp.mcmc import Annealed, Crew, Independence, Metropolis, Regrowth
+from timewarp.mcmc import Annealed, Independence, Metropolis, Regrowth
+from timewarp.mcmc.crew import Drawers
 
 PARTLY = 0.17  # share of regrowth, and of single torsions, in the steps of a flow of which nothing is taken up
 USUAL = 0.35  # acceptance of the flow where no warm-up told it
@@ -35,20 +36,23 @@ def regrowth_of(kernel: Any) -> tuple[Regrowth, Regrowth] | None:
 
 
 def flow_kernel(
-    peptide: Peptide, proposal: Proposal, stages: int, width: int, particles: int = 1, crew: Crew | None = None
-) -> Any:
+    peptide: Peptide, proposal: Proposal, stages: int, width: int, particles: int = 1, crew: Drawers | None = None,
+    together: int | None = None,
+) -> Any:  # fmt: skip
     """The exact kernel for a proposal, one test a step.
 
     Args:
         stages: by which a proposal relaxes; with the law of the stiff coordinates they seldom pay.
         width: proposals drawn at once, for each chain.
         particles: draws of the stiff coordinates for each proposal, of which one is picked by weight.
-        crew: other cores that draw proposals, where the energy can be asked by several.
+        crew: other cores that draw proposals, where the energy can be asked by several; or a GPU.
+        together: proposals drawn at once, of all chains; by default as many as suit a CPU.
     """
     if (stages or particles > 1) and isinstance(proposal, InternalProposal) and not proposal.channels:
         alone = not isinstance(peptide.potential, Potential)  # an OpenMM Context serves one at a time
         factored = FactoredInternal(proposal)
-        return Annealed(peptide.potential, factored, stages, width, particles=particles, crew=None if alone else crew)
+        crew = None if alone else crew
+        return Annealed(peptide.potential, factored, stages, width, particles=particles, crew=crew, together=together)
     if proposal.memoryless:
         return Independence(peptide.potential, proposal, width)
     # frames of side-by-side chains share one clock, so that each step has to test one proposal a chain
@@ -79,7 +83,7 @@ def parted(weights: Sequence[float], acceptance: float = USUAL) -> tuple[float, 
     return (1 - 2 * share) * first, share * first, share * first, *others
 
 
-def length(weights: Sequence[float]) -> int:
+def length(weights: Sequence[float], longest: int = LONGEST) -> int:
     """Steps of a round in which a block of regrowth is `BLOCK` steps, if it is one of these kernels.
 
     No longer than that local moves wait for few steps where they do the work.
@@ -87,4 +91,4 @@ def length(weights: Sequence[float]) -> int:
     if len(weights) < 5:
         return SHORTEST
     total = sum(weights)
-    return max(SHORTEST, round(min(BLOCK * total / weights[1], LONGEST * weights[0] / total)))
+    return max(SHORTEST, round(min(BLOCK * total / weights[1], longest * weights[0] / total)))

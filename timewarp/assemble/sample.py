@@ -14,12 +14,13 @@ from torch import Tensor
 from timewarp import units
 from timewarp.assemble import reporting
 from timewarp.assemble.adapt import NAME, adapted_to, chart_of
+from timewarp.assemble.afar import Afar
 from timewarp.assemble.energy import energy_of
 from timewarp.assemble.exploration import Exploration
 from timewarp.assemble.flows import bound, load_flow
 from timewarp.assemble.fusing import fused
 from timewarp.assemble.judging import judge
-from timewarp.assemble.kernels import flow_kernel, length, parted, regrowth_of, undivided
+from timewarp.assemble.kernels import LONGEST, flow_kernel, length, parted, regrowth_of, undivided
 from timewarp.assemble.peptide import Peptide
 from timewarp.assemble.tally import FLOW, LOCAL, REGROWTH, TORSIONS, TURNING, Tally
 from timewarp.assemble.verifying import said, verification, verified
@@ -109,23 +110,30 @@ def chains_of(
         if minutes:
             checkpoint = Checkpoint.load(frozen)  # what samples is what the file holds
         proposal = bound(load_flow(checkpoint), peptide)
-        kernel, names = _kernel(settings, peptide, proposal, None if device == "cuda" else crew)
+        tally = Tally(**saved.meta["tally"]) if saved else Tally(fused=compile_it)
+        afar = None
+        if device == "cuda" and isinstance(settings, SampleSettings):
+            afar = Afar.of(peptide, checkpoint, settings.anneal, settings.particles)
+            if afar and not saved:
+                tally.width = max(settings.width, afar.width)
+        kernel, names = _kernel(settings, peptide, proposal, afar or crew, tally.width)
         rng = torch.Generator().manual_seed(settings.seed)
         verify = isinstance(settings, SampleSettings) and settings.verify
         if saved:
             rng = saved.generator()
-            tally = Tally(**saved.meta["tally"])
         else:
-            tally = Tally(fused=compile_it)
             progress(0.0, "looking for states to start from")
             first = _start(settings, peptide, proposal, prepared, rng, tally, starts, found)
             state = kernel.init(first)
             if isinstance(settings, SampleSettings):
                 warming = Warming(kernel, names, peptide, prepared, settings.warm_up, settings.width)
                 state = warming(state, rng, tally, progress)
+                if afar:
+                    tally.weights = afar.favoured(tally.weights or kernel.weights)
             tally.setup = time.monotonic() - began
         if tally.weights:
-            kernel = replace(kernel, weights=tuple(tally.weights), length=length(tally.weights))
+            rounds = length(tally.weights, max(LONGEST, tally.width))
+            kernel = replace(kernel, weights=tuple(tally.weights), length=rounds)
             notices = (*notices, *relies_on_local_moves(tally, names))
         mixed, kernel = kernel, verified(kernel, prepared, settings.temperature) if verify else kernel
         if saved:
@@ -159,13 +167,17 @@ def _adaptation(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"adapted_minutes": facts["minutes"], "adaptation": facts}
 
 
-def _kernel(settings, peptide: Peptide, proposal: Proposal, crew: Crew | None) -> tuple[Any, tuple[str, ...]]:
+def _kernel(
+    settings, peptide: Peptide, proposal: Proposal, crew: Crew | Afar, width: int
+) -> tuple[Any, tuple[str, ...]]:
     """The kernel of the run and, in its order, the names of the moves that it mixes."""
     energy = peptide.potential
     if isinstance(settings, ExploreSettings):
         rise = settings.rise / units.kT(settings.temperature)
         return Explore(energy, proposal, rise, peptide.same_hand), (FLOW,)
-    flow = flow_kernel(peptide, proposal, settings.anneal, settings.width, settings.particles, crew)
+    together = crew.together if isinstance(crew, Afar) else None
+    width = width or settings.width
+    flow = flow_kernel(peptide, proposal, settings.anneal, width, settings.particles, crew, together)
     heavy = peptide.molecule.masses.float().clamp_min(HYDROGEN)
     local = Repeat(Hamiltonian(energy, heavy, LEAPFROG, steps=10), MOVES)
     if not peptide.chart.torsions:

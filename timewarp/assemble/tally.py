@@ -29,6 +29,7 @@ class Tally:
     refused: int = 0  # that failed
     difference: float = 0.0  # U/kT, the largest between the two energies there
     fused: bool = False  # whether the energy is compiled; see `assemble.fusing`
+    width: int = 0  # proposals that are drawn at once for a chain; 0 for as many as were asked for
     held: int = 0  # looks in a row at which the chains had converged
 
     def count(self, name: str, info: dict[str, Any]) -> None:

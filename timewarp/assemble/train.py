@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
+import torch
+
 from timewarp.assemble.directory import claimed
 from timewarp.assemble.session import Session
 from timewarp.assemble.training import Training
@@ -53,6 +55,8 @@ def trained(
     run: Training, progress: Progress = lambda *_: None, stop: Stop = lambda: False, resume: bool = True
 ) -> Report:
     """Train, going on from the state in `run.out` where there is one and `resume` is set."""
+    if run.device.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")
     with Processes.joined(run.device) as processes:
         claim = claimed(run.out, ("metrics.csv",), resume) if processes.first else nullcontext()
         with claim:

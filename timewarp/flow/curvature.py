@@ -32,6 +32,7 @@ from timewarp.machine import apt
 from timewarp.state import Molecule, Positions
 
 AT_ONCE = 32  # configurations, so that their matrices stay in the cache
+ON_GPU = 2**26  # numbers of a matrix of all of them, where there is room
 
 
 class Curvature:
@@ -91,7 +92,8 @@ class Curvature:
         if self.rigid and apt(x):
             rows = torch.stack([self.place, self.kind])
             return hessian(x, self.tables, self.refs, rows, self.roots, self.before, self.swings)
-        parts = [self._of(part) for part in x.split(AT_ONCE)]
+        at_once = max(1, ON_GPU // (9 * x.shape[1] ** 2)) if x.is_cuda else AT_ONCE
+        parts = [self._of(part) for part in x.split(at_once)]
         return torch.cat(parts) if parts else x.new_zeros(0, len(self.rows), len(self.rows))
 
     def _of(self, x: Float[Tensor, "batch places 3"]) -> Tensor:

@@ -140,7 +140,8 @@ class Growth:
         if isinstance(step, RingStep):
             local = apart @ torch.stack([x, y, z], -1)
             inner = sums(step.inner_square, *step.inner)
-            parts = [sums(step.square(part), *step.tables) for part in local.split(AT_ONCE)]
+            at_once = len(local) if local.is_cuda else AT_ONCE
+            parts = [sums(step.square(part), *step.tables) for part in local.split(at_once)]
             clash, electric = (torch.cat(part) + own for part, own in zip(zip(*parts, strict=True), inner, strict=True))
             return torch.stack([tempered(clash), electric], 1)
         h, u, v = ((apart * e[:, None]).sum(-1)[:, None] for e in (z, x, y))

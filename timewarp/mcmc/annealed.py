@@ -49,7 +49,7 @@ from timewarp.kernel import Energy, Factored, Given
 from timewarp.mcmc import accept
 from timewarp.mcmc.chain import Chain, single_test
 from timewarp.mcmc.counter import Counter
-from timewarp.mcmc.crew import Crew, Drawn
+from timewarp.mcmc.crew import Drawers, Drawn
 from timewarp.mcmc.independence import NONE, Queue
 from timewarp.mcmc.split import Noise, Point, Residual, turned
 from timewarp.state import Positions, State
@@ -73,7 +73,8 @@ class Annealed:
         width: proposals drawn at once, for each chain.
         angle: theta of the transitions, 0 < theta <= pi/2.
         particles: M, paths at the same torsions.
-        crew: other cores that draw proposals; the chains are the same with any number.
+        crew: other cores that draw proposals, or a GPU; the chains are the same with any number of cores.
+        together: proposals drawn at once, of all chains; by default as many as a CPU's cache holds.
     """
 
     energy: Energy
@@ -82,7 +83,8 @@ class Annealed:
     width: int = 128
     angle: float = 0.3 * math.pi
     particles: int = 1
-    crew: Crew | None = None
+    crew: Drawers | None = None
+    together: int | None = None
 
     exact: ClassVar[bool] = True
     max_tests: ClassVar[int] = 1
@@ -236,7 +238,8 @@ class Annealed:
     def _rows(self, queue: Queue) -> tuple[Tensor, ...]:
         """The numbers of all proposals, as many together as are drawn at once, whatever the number of cores."""
         paths = side_by_side(queue.waiting.positions.shape[-2])
-        return torch.arange(queue.energy_waiting.numel()).split(max(1, paths // self.particles))
+        together = self.together or max(1, paths // self.particles)
+        return torch.arange(queue.energy_waiting.numel()).split(together)
 
     def _waiting(self, queue: Queue, found: Sequence[tuple[Tensor, ...]], kept: int = 0, seeds: Tensor = NONE) -> Queue:
         """The queue with these proposals, (positions, U/kT, ln q_W) of some rows after others."""

@@ -40,6 +40,19 @@ class Drawing(Protocol):
     def draws(self, count: int, seed: int) -> Drawn: ...
 
 
+@runtime_checkable
+class Drawers(Protocol):
+    """Who draws in place of a kernel."""
+
+    def drawn(self, kernel: Drawing, jobs: Sequence[tuple[int, int]]) -> list[Drawn]:
+        """The draws of each (count, seed)."""
+        ...
+
+    def expect(self, kernel: Drawing, jobs: Sequence[tuple[int, int]]) -> None:
+        """These draws will be wanted."""
+        ...
+
+
 class Crew:
     """So many workers for one kernel; as a context manager they end with it.
 
