@@ -35,7 +35,7 @@ from timewarp.units import kT
 SMALL = ("--reference-frames", "60", "--dynamics-seconds", "0.5", "--threads", "1", "--seconds", "1", "--device", "cpu")
 
 
-def rough(prepared, temperature, recipe, progress, stop):
+def rough(prepared, temperature, recipe, progress, stop, device):
     """In place of parallel tempering: a few ps of hot MD. What the numbers are worth is not looked at here."""
     found = baseline.frames(prepared, "tuned", "CPU", 600.0, 0.04, 1)
     made = [next(found) for _ in range(2 * recipe.frames)]
