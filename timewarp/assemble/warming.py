@@ -123,9 +123,10 @@ def relies_on_local_moves(tally: Tally, names: Sequence[str]) -> list[str]:
     flows = sum(weight for name, weight in zip(names, tally.weights, strict=True) if name in (FLOW, *GIVEN))
     if flows >= LOCAL_FROM and accepted > FEW * tested:
         return []
+    advice = "; --adapt 5 lets it learn the peptide first" if REGROWTH in names else ""  # which another kind cannot
     return [
         f"the flow is of little use for this peptide: {accepted} of its {tested} proposals were accepted in the "
-        "warm-up, so the chains rely on local moves; --adapt 5 lets it learn the peptide first"
+        f"warm-up, so the chains rely on local moves{advice}"
     ]
 
 
