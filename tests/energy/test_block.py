@@ -43,7 +43,7 @@ if importlib.util.find_spec("triton") is not None:
     import triton
     import triton.language as tl
 
-    from timewarp.energy.tiles import angle_of
+    from timewarp.energy.terms import angle_of
 
     @triton.jit
     def angles_of(sine, cosine, out, SIZE: tl.constexpr):

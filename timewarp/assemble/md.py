@@ -144,14 +144,14 @@ class _Loop:
 
 def _platform(device: str) -> tuple[str, list[str]]:
     """The OpenMM platform for a device that torch knows, and a notice where it is not what was asked for."""
-    from timewarp.md.platforms import platforms
+    from timewarp.md.platforms import usable
 
     if device == "cpu":
         return "CPU", []
     for name in ("CUDA", "OpenCL"):
-        if name in platforms():
+        if name in usable():
             return name, []
-    return "CPU", ["OpenMM has no GPU platform here (pip install openmm[cuda12]), so that MD ran on the CPU"]
+    return "CPU", ["no GPU platform of OpenMM works here (pip install openmm[cuda12]), so that MD ran on the CPU"]
 
 
 def _exactness(kernel: LangevinMD) -> str:

@@ -1,8 +1,9 @@
 """The Triton kernel of `block`: one program evaluates one configuration.
 
 Pairs are visited in tiles of some atoms i beside all atoms j, each pair from both sides, and what belongs to j is
-summed over i at the end: nothing is scattered. Only angles and torsions, and what a tile needs of its atoms i, go
-through memory, behind a barrier. The formulas and symbols are those of `pairs`. Only this module needs Triton.
+summed over i at the end: nothing is scattered. Only angles and torsions (see `terms`), and what a tile needs of its
+atoms i, go through memory, behind a barrier. The formulas and symbols are those of `pairs`. Only these two modules,
+and that of `flow.placing`, need Triton.
 
 | symbol | variable |
 |---|---|
@@ -19,6 +20,8 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
+from timewarp.energy.terms import angle_energy, dot, minus, place, torsion_energy
+
 # rows of the tables; no_type_check keeps a type checker's wrapper from between Triton and the source
 CHARGE, REPULSION, ATTRACTION, STIFFNESS, LENGTH, BETWEEN, FIELD, SHIFT, REACH2 = (tl.constexpr(k) for k in range(9))
 OWN, SCALED, INVERSE_OWN, INVERSE_RHO, ALPHA, BETA, GAMMA, ALONE, NONPOLAR = (tl.constexpr(k) for k in range(9))
@@ -27,131 +30,10 @@ CONSTANT, TAU, SOLVENT_REACH2, SOLVENT_SHIFT = (tl.constexpr(k) for k in range(4
 
 @triton.jit
 @no_type_check
-def _minus(a, b):
-    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
-
-
-@triton.jit
-@no_type_check
-def _plus(a, b):
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
-
-
-@triton.jit
-@no_type_check
-def _times(scale, a):
-    return scale * a[0], scale * a[1], scale * a[2]
-
-
-@triton.jit
-@no_type_check
-def _dot(a, b):
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-@triton.jit
-@no_type_check
-def _cross(a, b):
-    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
-
-
-@triton.jit
-@no_type_check
-def _place(x, atom, atoms):
-    """Where atoms are; atoms past the last are at zero."""
-    at, there = x + atom * 3, atom < atoms
-    return tl.load(at, mask=there, other=0.0), tl.load(at + 1, mask=there, other=0.0), tl.load(
-        at + 2, mask=there, other=0.0
-    )  # fmt: skip
-
-
-@triton.jit
-@no_type_check
-def _keep(felt, rows, at, here, v):
-    """Store vectors in rows of the scratch, [3, rows]."""
-    tl.store(felt + at, v[0], mask=here)
-    tl.store(felt + rows + at, v[1], mask=here)
-    tl.store(felt + 2 * rows + at, v[2], mask=here)
-
-
-@triton.jit
-@no_type_check
-def angle_of(sine, cosine):
-    """atan2(sine, cosine) of a positive sine: the polynomial of Cephes, within tan(pi/8) of 0 or of pi/4."""
-    across = tl.abs(cosine)
-    low, high = tl.minimum(sine, across), tl.maximum(sine, across)
-    middle = low > 0.41421356 * high
-    q = tl.where(middle, low - high, low) / tl.where(middle, low + high, high)
-    z = q * q
-    p = ((8.05374449538e-2 * z - 1.38776856032e-1) * z + 1.99777106478e-1) * z - 3.33329491539e-1
-    a = p * z * q + q
-    a = tl.where(middle, a + 0.785398163397448, a)
-    a = tl.where(across < sine, 1.570796326794897 - a, a)
-    return tl.where(cosine < 0, 3.141592653589793 - a, a)
-
-
-@triton.jit
-@no_type_check
-def _angle(x, felt, rows, index, constants, term, here, angles, atoms, WANT: tl.constexpr):
-    """Energies of angles; with the gradient, its parts go to the scratch."""
-    j = _place(x, tl.load(index + angles + term, mask=here, other=0), atoms)
-    u = _minus(_place(x, tl.load(index + term, mask=here, other=0), atoms), j)
-    w = _minus(_place(x, tl.load(index + 2 * angles + term, mask=here, other=0), atoms), j)
-    c = _cross(u, w)
-    sine = tl.maximum(tl.sqrt(_dot(c, c)), 1e-8)
-    bend = angle_of(sine, _dot(u, w)) - tl.load(constants + term, mask=here, other=0.0)
-    pull = tl.load(constants + angles + term, mask=here, other=0.0) * bend
-    if WANT:
-        at_i = _times(pull / (sine * _dot(u, u)), _cross(u, c))
-        at_k = _times(pull / (sine * _dot(w, w)), _cross(c, w))
-        _keep(felt, rows, term, here, at_i)
-        _keep(felt, rows, angles + term, here, _times(-1.0, _plus(at_i, at_k)))
-        _keep(felt, rows, 2 * angles + term, here, at_k)
-    return 0.5 * pull * bend
-
-
-@triton.jit
-@no_type_check
-def _torsion(
-    x, felt, rows, start, index, waves, term, here, torsions, atoms, PERIODS: tl.constexpr, WANT: tl.constexpr
-):
-    """Energies of torsions; with the gradient, its parts go to the scratch from row `start` on."""
-    i = _place(x, tl.load(index + term, mask=here, other=0), atoms)
-    j = _place(x, tl.load(index + torsions + term, mask=here, other=0), atoms)
-    k = _place(x, tl.load(index + 2 * torsions + term, mask=here, other=0), atoms)
-    b1, b2 = _minus(j, i), _minus(k, j)
-    b3 = _minus(_place(x, tl.load(index + 3 * torsions + term, mask=here, other=0), atoms), k)
-    m, n = _cross(b1, b2), _cross(b2, b3)
-    mm, nn, square = tl.maximum(_dot(m, m), 1e-12), tl.maximum(_dot(n, n), 1e-12), _dot(b2, b2)
-    length, scale = tl.sqrt(square), tl.rsqrt(mm * nn)
-    cosine, sine = _dot(m, n) * scale, _dot(b1, n) * length * scale
-    energy, slope = cosine * 0, cosine * 0
-    real, imaginary = energy + 1, energy
-    for period in tl.static_range(PERIODS):
-        a = tl.load(waves + period * torsions + term, mask=here, other=0.0)
-        b = tl.load(waves + (PERIODS + period) * torsions + term, mask=here, other=0.0)
-        turned = real * sine + imaginary * cosine
-        real = real * cosine - imaginary * sine
-        imaginary = turned
-        energy += a * real + b * imaginary
-        slope += (period + 1) * (b * real - a * imaginary)
-    if WANT:
-        at_i = _times(-slope * length / mm, m)
-        at_l = _times(slope * length / nn, n)
-        s = _minus(_times(_dot(b1, b2) / square, at_i), _times(_dot(b3, b2) / square, at_l))
-        _keep(felt, rows, start + term, here, at_i)
-        _keep(felt, rows, start + torsions + term, here, _times(-1.0, _plus(at_i, s)))
-        _keep(felt, rows, start + 2 * torsions + term, here, _minus(s, at_l))
-        _keep(felt, rows, start + 3 * torsions + term, here, at_l)
-    return energy
-
-
-@triton.jit
-@no_type_check
 def _distance(here, there, on):
     """The vectors, r^2, r and 1/r of a tile; 1 where there is no pair. At r = 0 it is NaN, which the energy keeps."""
-    d = _minus(there, here)
-    r2 = tl.where(on, _dot(d, d), 1.0)
+    d = minus(there, here)
+    r2 = tl.where(on, dot(d, d), 1.0)
     w = tl.rsqrt(r2)
     return d, r2, r2 * w, w
 
@@ -236,16 +118,16 @@ def evaluate(
     bonded = tl.zeros([TERMS], tl.float32)
     for first in range(0, ANGLES, TERMS):
         term = first + tl.arange(0, TERMS)
-        bonded += _angle(x, felt, rows, angle_index, angle, term, term < angles, angles, atoms, WANT)
+        bonded += angle_energy(x, felt, rows, angle_index, angle, term, term < angles, angles, atoms, WANT)
     for first in range(0, TORSIONS, TERMS):
         term = first + tl.arange(0, TERMS)
         here = term < torsions
-        bonded += _torsion(
+        bonded += torsion_energy(
             x, felt, rows, 3 * angles, torsion_index, torsion, term, here, torsions, atoms, PERIODS, WANT
         )
 
     col = tl.arange(0, N)[None, :]
-    there = _place(x, col, atoms)
+    there = place(x, col, atoms)
     energy = tl.zeros([ROWS, N], tl.float32)
     total = tl.sum(bonded) + tl.load(numbers + CONSTANT)
     if BORN:
@@ -257,7 +139,7 @@ def evaluate(
         for first in range(0, END, ROWS):
             row = first + tl.arange(0, ROWS)[:, None]
             on = (row < atoms) & (col < atoms) & (row != col)
-            _, r2, r, w = _distance(_place(x, row, atoms), there, on)
+            _, r2, r, w = _distance(place(x, row, atoms), there, on)
             found += _descreening(on & (r2 < reach2), r, w, own, tl.load(spheres + SCALED * N + row))[0]
         integral = tl.sum(found, 0)[None, :]
         if RESCALED:
@@ -283,7 +165,7 @@ def evaluate(
         for first in range(0, END, ROWS):
             row = first + tl.arange(0, ROWS)[:, None]
             on = (row < atoms) & (col < atoms) & (row != col)
-            _, r2, r, w = _distance(_place(x, row, atoms), there, on)
+            _, r2, r, w = _distance(place(x, row, atoms), there, on)
             table = matrices + row * N + col
             inverse_i = tl.load(atomic + row)
             radius_i = 1 / inverse_i
@@ -310,7 +192,7 @@ def evaluate(
         for first in range(0, END, ROWS):
             row = first + tl.arange(0, ROWS)[:, None]
             on = (row < atoms) & (col < atoms) & (row != col)
-            d, r2, r, w = _distance(_place(x, row, atoms), there, on)
+            d, r2, r, w = _distance(place(x, row, atoms), there, on)
             table = matrices + row * N + col
             more, along = _direct(table, r2, r, w, CUT, SIZE)
             energy += more

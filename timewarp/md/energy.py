@@ -15,6 +15,7 @@ from openmm import unit
 from torch import Tensor
 
 from timewarp import units
+from timewarp.md.platforms import usable
 from timewarp.state import Positions
 
 TRIES = 10  # evaluations that a platform is timed on
@@ -153,9 +154,9 @@ def fastest(
         ValueError: if no platform can evaluate this System.
     """
     best, least, failed = None, float("inf"), "there is none"
-    for i in range(openmm.Platform.getNumPlatforms()):
+    for name in usable():
         try:
-            context = context_on(system, openmm.Platform.getPlatform(i).getName(), properties)
+            context = context_on(system, name, properties)
             _evaluate(context, positions)  # what is compiled or found out at the first is not timed
             began = time.perf_counter()
             for _ in range(TRIES):

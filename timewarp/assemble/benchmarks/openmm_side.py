@@ -25,10 +25,10 @@ def openmm_ways(
         pool: of that many threads.
     """
     from timewarp.md.energy import OpenMMEnergy
-    from timewarp.md.platforms import platforms
+    from timewarp.md.platforms import usable
 
     ways = {}
-    for platform in platforms():
+    for platform in usable():
         alone = platform not in ("Reference", "CPU")
         own = {"Threads": "1", "DeterministicForces": "false"} if platform == "CPU" else {}
         try:

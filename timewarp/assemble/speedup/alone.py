@@ -63,7 +63,7 @@ def _referred(settings: RaceSettings, peptides: Sequence[Named], book: Book, sto
             return
         found[name] = record.facts["platform"]
         book.pace.finished(REFERENCE, spent / width)
-        book.say(f"{name}: the reference is there; MD on {found[name]}")
+        book.say("; ".join([f"{name}: the reference is there", f"MD on {found[name]}", *record.facts["notices"]]))
 
     in_turn(jobs, width, stop, told)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,8 +58,11 @@ def refer(job: Job) -> Record:
 
     prepared = prepare(job.pdb)
     _target(prepared, job, job.orphaned)
-    platform = fastest_platform(prepared, job.temperature)
-    return Record.empty(0, len(prepared.positions), job.elapsed(), platform=platform)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        platform = fastest_platform(prepared, job.temperature)
+    notices = [str(warning.message) for warning in said]
+    return Record.empty(0, len(prepared.positions), job.elapsed(), platform=platform, notices=notices)
 
 
 def target_of(job: Job) -> Target:
