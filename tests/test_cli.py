@@ -13,6 +13,7 @@ import pytest
 from timewarp import cli, settings
 from timewarp.cli import ending, execute
 from timewarp.md.system import prepare
+from timewarp.resources import peptide_path
 
 RUNS = {
     "sample": settings.SampleSettings,
@@ -152,7 +153,16 @@ SAMPLER = """
 
 
 def start(out: Path, *options: str, env: dict[str, str] | None = None) -> subprocess.Popen:
-    command = [sys.executable, "-c", textwrap.dedent(SAMPLER), "sample", "a.pdb", "--out", str(out), *options]
+    command = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(SAMPLER),
+        "sample",
+        str(peptide_path("AA")),
+        "--out",
+        str(out),
+        *options,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 

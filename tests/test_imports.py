@@ -246,3 +246,38 @@ def test_threads_that_wait_leave_their_core_unless_the_user_says_otherwise(set_b
     code = "import sys; assert 'torch' not in sys.modules; import timewarp, os; print(os.environ['OMP_WAIT_POLICY'])"
     said = subprocess.run([sys.executable, "-c", code], env=rest | set_before, capture_output=True, text=True)
     assert said.stdout.split() == [found], said.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--help"], ""),
+        (["sample", "--help"], ""),
+        (["smaple"], "timewarp: No such command 'smaple'. Did you mean 'sample'?"),
+        (["sample", "here.pdb"], "timewarp: Missing option '--out'."),
+        (["sample", "here.pdb", "--out", "run", "--temperature", "0"], "timewarp: --temperature: expected a positive"),
+        (["sample", "nowhere.pdb", "--out", "run"], "timewarp: nowhere.pdb: expected a file, found none of this name"),
+    ],
+)
+def test_who_asks_for_help_or_mistypes_does_not_wait_for_torch(words, said, tmp_path):
+    code = (
+        "import sys\nfrom timewarp.cli import execute\nstatus = execute(sys.argv[1:])\n"
+        "assert not {'torch', 'mdtraj', 'scipy'} & set(sys.modules)\nsys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == (2 if said else 0), done.stderr
+    assert done.stderr.startswith(said)
+    assert bool(done.stderr) == bool(said)
+
+
+def test_every_public_name_is_there_whatever_was_loaded_before():
+    code = (
+        "import timewarp.md.system, timewarp, timewarp.md as md\n"
+        "later = {'TimewarpMove', 'TimewarpReplicaExchangeSampler'}\n"
+        "found = [getattr(m, n) for m in (timewarp, md) for n in m.__all__ if n not in later]\n"
+        "import types\nassert not any(isinstance(f, types.ModuleType) for f in found)\n"
+        "assert {*timewarp.__all__} <= {*dir(timewarp)} and {*md.__all__} <= {*dir(md)}\n"
+        "try: timewarp.nothing\nexcept AttributeError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "module 'timewarp' has no attribute 'nothing'\n"), done.stderr

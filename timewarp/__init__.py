@@ -8,14 +8,19 @@ Without the correction the same proposals explore states fast, and say that they
 It works on a peptide that was never seen, on a laptop CPU or one GPU, from one command.
 """
 
+from __future__ import annotations
+
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 # read when torch is loaded: threads that spin while they wait for one that has no core stand still on a shared machine
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from timewarp.forcefield import ForceField, GeneralizedBorn
-from timewarp.kernel import Energy, Kernel, Move, Proposal, Transition, run
-from timewarp.state import Molecule, Positions, State
+if TYPE_CHECKING:
+    from timewarp.forcefield import ForceField, GeneralizedBorn
+    from timewarp.kernel import Energy, Kernel, Move, Proposal, Transition, run
+    from timewarp.state import Molecule, Positions, State
 
 __all__ = [
     "Energy",
@@ -30,3 +35,20 @@ __all__ = [
     "Transition",
     "run",
 ]
+HOMES = {
+    "forcefield": ("ForceField", "GeneralizedBorn"),
+    "kernel": ("Energy", "Kernel", "Move", "Proposal", "Transition", "run"),
+    "state": ("Molecule", "Positions", "State"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What has a home in a module is imported when it is first asked for: `timewarp --help` loads no torch."""
+    for home, names in HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"timewarp.{home}"), name)
+    raise AttributeError(f"module 'timewarp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+
 FAILED, BAD_INPUT = 1, 2
+BAD = {  # what a user can mend, by the modules that raise it
+    "timewarp.claim": "DirectoryRefused",
+    "timewarp.md.faults": "InputError",
+    "timewarp.resources": "ResourceMissing",
+    "timewarp.settings": "SettingsError",
+    "timewarp.training.checkpoint": "CheckpointError",
+}
 
 
 def describe(error: Exception) -> tuple[int, str]:
@@ -16,19 +26,16 @@ def describe(error: Exception) -> tuple[int, str]:
 def _bad_input() -> tuple[type[Exception], ...]:
     import typer
 
-    from timewarp.claim import DirectoryRefused
-    from timewarp.md.faults import InputError
-    from timewarp.resources import ResourceMissing
-    from timewarp.settings import SettingsError
-    from timewarp.training.checkpoint import CheckpointError
+    return *_loaded(BAD), typer.TyperException
 
-    return InputError, SettingsError, DirectoryRefused, ResourceMissing, CheckpointError, typer.TyperException
+
+def _loaded(names: Mapping[str, str]) -> tuple[type[Exception], ...]:
+    """Those of the kinds whose modules are loaded: no error is of another, and loading them takes seconds."""
+    return tuple(getattr(sys.modules[module], name) for module, name in names.items() if module in sys.modules)
 
 
 def _spoken(error: Exception) -> bool:
-    from timewarp.claim import OutputError
-
-    return isinstance(error, OutputError | OSError)
+    return isinstance(error, (*_loaded({"timewarp.claim": "OutputError"}), OSError))
 
 
 def _text(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from timewarp.interrupt import Interrupt
 from timewarp.loading import loading
@@ -27,6 +28,7 @@ def watch(work: str, settings: RunSettings, say: Callable[[str], None]) -> list[
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    _readable(getattr(settings, "pdb", None))
     console = Console(stderr=True)
     quiet = not console.is_terminal or os.environ.get("RANK", "0") != "0"
     columns = (
@@ -52,3 +54,16 @@ def watch(work: str, settings: RunSettings, say: Callable[[str], None]) -> list[
         return []
     stopped = ["stopped when asked, and saved; --resume continues"] if stop.asked else []
     return [*summary(report), *stopped, f"results in {settings.out}"]
+
+
+def _readable(pdb: Path | None) -> None:
+    """Refuse a structure that cannot be read before torch is loaded, which takes seconds."""
+    if pdb is None:
+        return
+    from timewarp.md.faults import InputError
+    from timewarp.md.read import read
+
+    try:
+        read(pdb)
+    except InputError as error:
+        raise InputError(f"{pdb}: {error}") from error

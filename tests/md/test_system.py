@@ -9,10 +9,10 @@ import pytest
 from openmm import app, unit
 
 from timewarp.md import potential
-from timewarp.md.build import build
 from timewarp.md.energy import fingerprint
 from timewarp.md.potential import create_system
 from timewarp.md.relax import relax
+from timewarp.md.sequence import build
 from timewarp.md.stereo import chirality, trans
 from timewarp.md.system import InputError, prepare, prepare_sequence, write_pdb
 

@@ -183,7 +183,7 @@ def names(settings: DataSettings) -> tuple[list[str], list[str]]:
         InputError: if one cannot be built.
         SettingsError: if a list cannot be read, or nothing is left.
     """
-    from timewarp.md.build import parse
+    from timewarp.md.sequence import parse
     from timewarp.md.system import title
 
     never = {title(parse(line)) for path in settings.exclude for line in listed(path)}
@@ -223,8 +223,8 @@ def drawn(shortest: int, longest: int, count: int, seed: int, without: set[str])
     Raises:
         SettingsError: if the lengths cannot be meant, or there are not enough such sequences.
     """
-    from timewarp.md.build import parse
     from timewarp.md.residues import LETTERS
+    from timewarp.md.sequence import parse
     from timewarp.md.system import title
 
     word = f"random-{shortest}-{longest}x{count}"

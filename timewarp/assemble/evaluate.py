@@ -50,7 +50,7 @@ def evaluate(settings: EvaluateSettings, progress: Progress, stop: Stop) -> Repo
         DirectoryRefused: if `out` cannot serve, or holds an evaluation of another checkpoint or other options.
         RuntimeError: if every peptide failed.
     """
-    from timewarp.md.build import parse
+    from timewarp.md.sequence import parse
     from timewarp.md.system import title
 
     sequences = list(dict.fromkeys(title(parse(sequence)) for sequence in settings.sequences))

@@ -1,14 +1,20 @@
-"""OpenMM: the only place that imports it. A chemist's file or a sequence becomes a System, and a System is run."""
+"""OpenMM: the only place that imports it. A chemist's file or a sequence becomes a System, and a System is run.
+
+What it offers is loaded when it is asked for: OpenMM and torch take seconds, and two names need packages of their own.
+"""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from timewarp.md.build import build
-from timewarp.md.faults import InputError
-from timewarp.md.pdb import write_pdb
-from timewarp.md.potential import FORCEFIELD, create_system
-from timewarp.md.sampler import TimewarpSampler
-from timewarp.md.system import Prepared, prepare, prepare_sequence
+if TYPE_CHECKING:
+    from timewarp.md.faults import InputError
+    from timewarp.md.mcmc_move import TimewarpMove
+    from timewarp.md.pdb import write_pdb
+    from timewarp.md.potential import FORCEFIELD, create_system
+    from timewarp.md.replica import TimewarpReplicaExchangeSampler
+    from timewarp.md.sampler import TimewarpSampler
+    from timewarp.md.sequence import build
+    from timewarp.md.system import Prepared, prepare, prepare_sequence
 
 __all__ = [
     "FORCEFIELD",
@@ -24,11 +30,24 @@ __all__ = [
     "write_pdb",
 ]
 
-# what needs openmmtools, or an OpenMM that has replica exchange, is loaded when it is asked for
-_LATER = {"TimewarpMove": "timewarp.md.mcmc_move", "TimewarpReplicaExchangeSampler": "timewarp.md.replica"}
+HOMES = {
+    "faults": ("InputError",),
+    "mcmc_move": ("TimewarpMove",),
+    "pdb": ("write_pdb",),
+    "potential": ("FORCEFIELD", "create_system"),
+    "replica": ("TimewarpReplicaExchangeSampler",),
+    "sampler": ("TimewarpSampler",),
+    "sequence": ("build",),
+    "system": ("Prepared", "prepare", "prepare_sequence"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
+    for home, names in HOMES.items():
+        if name in names:
+            return getattr(import_module(f"timewarp.md.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

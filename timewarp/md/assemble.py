@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from timewarp.md.build import check_ends
 from timewarp.md.faults import InputError
 from timewarp.md.protons import protonate
 from timewarp.md.record import Atom, Contents
@@ -24,6 +23,7 @@ from timewarp.md.residues import (
     hydrogens,
     standard,
 )
+from timewarp.md.sequence import check_ends
 
 _WATER = "HOH H2O WAT DOD D2O SOL TIP TIP2 TIP3 TIP4 TIP5 TP3 TP4 TP5 SPC OPC T3P T4P"
 _IONS = (

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from openmm import app
 
 from timewarp.md.assemble import assemble
-from timewarp.md.build import build, parse
 from timewarp.md.complete import Completed, complete
 from timewarp.md.faults import InputError
 from timewarp.md.pdb import write_pdb
@@ -19,6 +18,7 @@ from timewarp.md.potential import FORCEFIELD, create_system
 from timewarp.md.read import read
 from timewarp.md.relax import relax
 from timewarp.md.residues import LETTERS, Residue
+from timewarp.md.sequence import build, parse
 from timewarp.md.stereo import chirality, trans
 
 __all__ = ["InputError", "Prepared", "create_system", "prepare", "prepare_sequence", "write_pdb"]

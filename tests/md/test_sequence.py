@@ -10,9 +10,9 @@ import openmm
 import pytest
 from openmm import app, unit
 
-from timewarp.md.build import build, parse
 from timewarp.md.faults import InputError
 from timewarp.md.potential import create_system
+from timewarp.md.sequence import build, parse
 from timewarp.md.stereo import chirality
 from timewarp.md.system import prepare, prepare_sequence, write_pdb
 
