@@ -16,10 +16,9 @@ from timewarp.resources import peptide_path
 # Snapshots at each moment, so that many kills fall into one; otherwise the command as it is.
 COMMAND = """
     import sys
-    from importlib import import_module
+    from timewarp.assemble import looping
     from timewarp.cli import execute
-    sample = import_module("timewarp.assemble.sample")  # the module: the package has a function of that name
-    sample.SAVE_EVERY = 0.05
+    looping.SAVE_EVERY = 0.05
     sys.exit(execute(sys.argv[1:]))
 """
 STEPS, CHAINS = 120, 2

@@ -4,7 +4,6 @@ decides."""
 import json
 import subprocess
 import sys
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import torch
 
 from timewarp import assemble
 from timewarp.analysis import convergence
-from timewarp.assemble import exploration, fusing
+from timewarp.assemble import exploration, fusing, looping
 from timewarp.assemble import peptide as building
 from timewarp.assemble.exploration import Exploration, unvisited
 from timewarp.assemble.sample import MOVES
@@ -21,13 +20,11 @@ from timewarp.md.system import prepare
 from timewarp.resources import peptide_path
 from timewarp.settings import SampleSettings, SettingsError, Until
 
-sampling = import_module("timewarp.assemble.sample")  # the module: the package has a function of that name
-
 QUICK = {
     building: {"CONFORMERS": 4, "WALKERS": 16, "ROUNDS": (30,)},
     exploration: {"WALKERS": 8, "STEPS": 40},
     convergence: {"RHAT": 1.1, "ESS_PER_CHAIN": 10},
-    sampling: {"FIRST": 12},
+    looping: {"FIRST": 12},
     # a run with a limit of steps would choose otherwise, and round otherwise
     fusing: {"LOADED_SECONDS": float("inf"), "WORTH_SECONDS": float("inf")},
 }
@@ -66,7 +63,7 @@ def test_a_run_ends_when_it_has_converged(run):
     out, report = run
     assert report["verdict"] == "converged"
     assert report["reasons"] == []
-    assert sampling.is_look(report["steps"])
+    assert looping.is_look(report["steps"])
     assert 12 < report["steps"] < 200  # a second look was needed, and no limit
     assert report["ess"]["min"] > 40
     assert report["rhat"]["max"] < 1.1
@@ -126,8 +123,8 @@ def test_the_words_are_those_of_the_report(run):
 
 
 def test_looks_become_rare(monkeypatch):
-    monkeypatch.setattr(sampling, "FIRST", 100)
-    looks = [step for step in range(1, 3000) if sampling.is_look(step)]
+    monkeypatch.setattr(looping, "FIRST", 100)
+    looks = [step for step in range(1, 3000) if looping.is_look(step)]
     assert looks[:3] == [100, 125, 157]
     assert len(looks) < 18
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,14 +18,14 @@ from timewarp.assemble.energy import energy_of
 from timewarp.assemble.exploration import Exploration
 from timewarp.assemble.flows import bound, load_flow
 from timewarp.assemble.fusing import fused
-from timewarp.assemble.judging import judge
 from timewarp.assemble.kernels import LONGEST, flow_kernel, length, parted, regrowth_of, undivided
+from timewarp.assemble.looping import Loop
 from timewarp.assemble.peptide import Peptide
 from timewarp.assemble.tally import FLOW, LOCAL, REGROWTH, TORSIONS, TURNING, Tally
 from timewarp.assemble.verifying import said, verification, verified
 from timewarp.assemble.warming import Warming, relies_on_local_moves, warm_up_of
 from timewarp.flow.pose import posed
-from timewarp.kernel import Kernel, Proposal, run
+from timewarp.kernel import Proposal
 from timewarp.mcmc import Crew, Cycle, Explore, Hamiltonian, Repeat
 from timewarp.output import RunDirectory
 from timewarp.resources import checkpoint_path
@@ -37,9 +36,6 @@ from timewarp.training.checkpoint import Checkpoint
 if TYPE_CHECKING:
     from timewarp.md.system import Prepared
 
-SAVE_EVERY = 10.0  # s between snapshots
-FIRST, FURTHER = 100, 1.25  # frames a chain at the first look at convergence; and at each one in units of the last
-LOOKS = 2  # at which a run is found to have converged, one after the other, before it ends
 LEAPFROG = 0.0024  # nm sqrt(amu): 1.5 fs at 310 K
 HYDROGEN = 3.0  # amu, of hydrogens in local moves
 MOVES = 6  # local moves for a frame
@@ -141,7 +137,7 @@ def chains_of(
         elif verify:
             state = kernel.begun(state)  # the warm-up leaves no frame, and asks OpenMM nothing
         pose = torch.as_tensor(prepared.positions, dtype=torch.float32)
-        loop = _Loop(settings, directory, kernel, names, peptide, proposal, pose, progress, stop, began, tally.seconds)
+        loop = Loop(settings, directory, kernel, names, peptide, proposal, pose, progress, stop, began, tally.seconds)
         loop.run(state, tally, rng)
         more: dict[str, Any] = _adaptation(checkpoint) if minutes else {}
         if verify:
@@ -209,76 +205,3 @@ def _start(
         found = Exploration.of(prepared, starts)
     tally.explored = found.shares
     return State.at(posed(found.starts(settings.chains, rng), structure, peptide.frame), proposal.channels, rng)
-
-
-@dataclass
-class _Loop:
-    settings: SampleSettings | ExploreSettings
-    directory: RunDirectory
-    kernel: Kernel
-    names: tuple[str, ...]
-    peptide: Peptide
-    proposal: Proposal
-    pose: Tensor
-    progress: Progress
-    stop: Stop
-    began: float  # of this process; earlier ones spent `before` seconds
-    before: float
-    first: float = 0.0  # when the chains began to move: the limit does not count the preparation
-
-    def run(self, state: Any, tally: Tally, rng: torch.Generator) -> None:
-        """Sample until the limit, or until asked to stop; every frame and the end are saved."""
-        saved = self.first = time.monotonic()
-        steps = self.settings.steps
-        left = steps - tally.step if steps else 2**62
-        self._save(state, tally, rng)
-        if left > 0 and not self._over():
-            for state, info in run(self.kernel, state, left, rng):  # noqa: B020
-                tally.step += 1
-                tally.count(self.names[info.get("kernel", 0)], info)
-                frame = posed(state.state.positions, self.pose.expand_as(state.state.positions), self.peptide.frame)
-                potential = state.energy * units.kT(self.settings.temperature)
-                self.directory.append(tally.step, frame, potential, info["accepted"])
-                if time.monotonic() - saved > SAVE_EVERY:
-                    self._save(state, tally, rng)
-                    saved = time.monotonic()
-                if tally.step % 20 == 0:
-                    self._tell(tally)
-                if self._converged(tally) or self._over():
-                    break
-        self._save(state, tally, rng)
-
-    def _converged(self, tally: Tally) -> bool:
-        """Whether the run may end because its chains have converged; the looks are at steps that no clock decides."""
-        if isinstance(self.settings, ExploreSettings) or not self.settings.until or not is_look(tally.step):
-            return False
-        found = judge(
-            self.directory, self.settings.chains, tested=True, biased=False, explored=tally.explored, seen=tally.seen
-        )
-        tally.held = tally.held + 1 if found.converged else 0
-        return tally.held >= LOOKS
-
-    def _over(self) -> bool:
-        limit = self.settings.seconds
-        return self.stop() or (limit is not None and time.monotonic() - self.first > limit)
-
-    def _save(self, state, tally: Tally, rng: torch.Generator) -> None:
-        tally.seconds = self.before + time.monotonic() - self.began
-        tensors = {f"kernel.{k}": v for k, v in state.tensors().items()}
-        tensors |= {f"chart.{k}": v for k, v in self.peptide.chart.arrays().items()}
-        self.directory.save(tensors, rng, {"tally": asdict(tally)})
-
-    def _tell(self, tally: Tally) -> None:
-        shares = [tally.step / self.settings.steps if self.settings.steps else 0.0]
-        if self.settings.seconds:
-            shares.append((time.monotonic() - self.first) / self.settings.seconds)
-        rate = tally.accepted / max(1, tally.proposed)
-        self.progress(min(1.0, max(shares)), f"{tally.step} steps, acceptance {rate:.1%}")
-
-
-def is_look(step: int) -> bool:
-    """Whether convergence is judged after so many steps; ever more rarely, so that it never costs much of the time."""
-    look = FIRST
-    while look < step:
-        look = math.ceil(FURTHER * look)
-    return look == step
