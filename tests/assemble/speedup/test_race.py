@@ -18,7 +18,7 @@ from timewarp.analysis.tica import fit_tica
 from timewarp.assemble import peptide as building
 from timewarp.assemble import yardsticks
 from timewarp.assemble.energy import energy_of
-from timewarp.assemble.speedup import methods
+from timewarp.assemble.speedup import methods, processes
 from timewarp.assemble.speedup.job import Job
 from timewarp.assemble.speedup.preparation import Named, recipe
 from timewarp.assemble.speedup.processes import Halted, MethodFailed, together
@@ -121,6 +121,19 @@ def job(tmp_path, method, seconds, number=0):
         seed=0, platform="CPU", temperature=310.0, chains=2, checkpoint="2aa", device="cpu", began=time.time(),
         parent=os.getpid(),
     )  # fmt: skip
+
+
+def test_a_method_is_started_as_a_user_would_start_it(tmp_path, monkeypatch):
+    """dask has its workers give freed memory back at once, which costs torch half of its speed, and no user's run."""
+    asked = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **how: asked.append(how["env"]))
+    for name, value in {"MALLOC_TRIM_THRESHOLD_": "65536", "TIMEWARP_CACHE": "here", "OMP_NUM_THREADS": "7"}.items():
+        monkeypatch.setenv(name, value)
+    processes._started(job(tmp_path, "sample", 1.0))
+    (environment,) = asked
+    assert "MALLOC_TRIM_THRESHOLD_" not in environment
+    assert environment["TIMEWARP_CACHE"] == "here"
+    assert {environment[name] for name in processes.THREADS} == {"1"}
 
 
 def test_when_asked_to_stop_no_process_is_left(tmp_path, monkeypatch):

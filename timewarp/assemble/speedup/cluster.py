@@ -168,6 +168,7 @@ def _environment(cache: str | None) -> Iterator[None]:
 def _client(settings: RaceSettings) -> Iterator[Any]:
     """Of the scheduler asked for, or of a cluster in this machine that ends with this."""
     try:
+        import dask
         from dask.distributed import Client, LocalCluster
     except ImportError as error:
         raise SettingsError("--workers and --dask need dask: pip install 'timewarp-md[cluster]'") from error
@@ -182,6 +183,7 @@ def _client(settings: RaceSettings) -> Iterator[Any]:
             client.close()
         return
     with (
+        dask.config.set({"distributed.worker.profile.enabled": False}),  # looks at every thread each 10 ms
         LocalCluster(
             n_workers=settings.workers,
             threads_per_worker=1,

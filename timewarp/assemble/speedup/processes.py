@@ -15,6 +15,8 @@ from timewarp.settings import Stop
 
 PATIENCE = 20.0  # times its seconds, and as many minutes, is what a process may take in all
 POLL = 0.1  # s
+# dask sets it for its workers: what torch frees goes back to the system at once, and takes up half of the time
+RETURNED = "MALLOC_TRIM_THRESHOLD_"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENMM_CPU_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -90,9 +92,10 @@ def in_turn(jobs: Sequence[Job], width: int, stop: Stop, told: Callable[[int, Re
 def _started(job: Job) -> subprocess.Popen:
     """In a session of its own: Ctrl-C is heard here, and it is ended from here."""
     Path(job.record).parent.mkdir(parents=True, exist_ok=True)
+    own = {name: value for name, value in os.environ.items() if name != RETURNED}
     return subprocess.Popen(
         [sys.executable, "-m", "timewarp.assemble.speedup.worker", job.encode()],
-        env=os.environ | dict.fromkeys(THREADS, "1"),
+        env=own | dict.fromkeys(THREADS, "1"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=Path(job.record).with_suffix(".log").open("wb"),
