@@ -125,11 +125,16 @@ def job(tmp_path, method, seconds, number=0):
 
 def test_a_method_is_started_as_a_user_would_start_it(tmp_path, monkeypatch):
     """dask has its workers give freed memory back at once, which costs torch half of its speed, and no user's run."""
-    asked = []
-    monkeypatch.setattr(subprocess, "Popen", lambda command, **how: asked.append(how["env"]))
+    popen, asked = subprocess.Popen, []
+
+    def noted(command, **how):
+        asked.append(how["env"])
+        return popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(subprocess, "Popen", noted)
     for name, value in {"MALLOC_TRIM_THRESHOLD_": "65536", "TIMEWARP_CACHE": "here", "OMP_NUM_THREADS": "7"}.items():
         monkeypatch.setenv(name, value)
-    processes._started(job(tmp_path, "sample", 1.0))
+    assert processes._started(job(tmp_path, "sample", 1.0)).wait() == 0
     (environment,) = asked
     assert "MALLOC_TRIM_THRESHOLD_" not in environment
     assert environment["TIMEWARP_CACHE"] == "here"
