@@ -19,7 +19,7 @@ OUT = os.environ.get("SCALING_OUT")
 HELD = os.environ.get("SCALING_HELD", "HS LI PS WR").split()
 PEPTIDES = [int(n) for n in os.environ.get("SCALING_PEPTIDES", "10 30 100").split()]
 STEPS = [int(n) for n in os.environ.get("SCALING_STEPS", "375 750 1500 3000").split()]
-MIDDLE = 1500  # steps with which peptides are varied
+MIDDLE = int(os.environ.get("SCALING_MIDDLE", "1500"))  # steps with which peptides are varied
 CELLS = sorted({(n, MIDDLE) for n in PEPTIDES} | {(max(PEPTIDES), steps) for steps in STEPS})
 wanted = pytest.mark.skipif(not (DATA and OUT), reason="SCALING_DATA: shards of `timewarp data`; SCALING_OUT: for runs")
 
@@ -50,7 +50,7 @@ def straight(sizes, shares):
 @pytest.mark.long
 @pytest.mark.parametrize(("peptides", "steps"), CELLS)
 def test_a_network_from_nothing(peptides, steps):
-    """Trains by the recipe of `2aa` from random weights, and leaves a row in SCALING_OUT; goes on where it stopped."""
+    """Trains from random weights, and leaves a row in SCALING_OUT; goes on where it stopped."""
     out = Path(OUT) / f"{peptides}-{steps}"
     run = Training(
         data=subset(peptides), out=out, name="flow", validation=tuple(HELD), steps=steps, validate=10**9, seed=8,
