@@ -1,6 +1,7 @@
 """What a run decides about compiling it keeps, so that what goes on after a stop has the same bytes."""
 
 import json
+import subprocess
 import sys
 from importlib import import_module
 
@@ -23,12 +24,25 @@ def silent(*_):
     return None
 
 
+class Compiler(subprocess.Popen):
+    """In place of a process that compiles: it ends when it is asked for the third time."""
+
+    def __init__(self, command, **options):
+        self._child_created = False
+        self.command, self.options, self.asked = command, options, 0
+        type(self).started.append(self)
+
+    def poll(self):
+        self.asked += 1
+        return 0 if self.asked > 2 else None
+
+
 @pytest.fixture
 def started(monkeypatch):
-    """The commands of processes that would have been left behind."""
-    commands = []
-    monkeypatch.setattr(fusing.subprocess, "Popen", lambda command, **_: commands.append(command))
-    return commands
+    """The processes that would have compiled."""
+    Compiler.started = []
+    monkeypatch.setattr(fusing.subprocess, "Popen", Compiler)
+    return Compiler.started
 
 
 def run(out, monkeypatch, stop=lambda: False, resume=False):
@@ -75,7 +89,7 @@ def test_minutes_of_adaptation_count_in_what_compiling_is_worth(seconds, limit, 
     else:
         settings = SampleSettings(pdb=peptide_path("AA"), out=out, seconds=seconds, adapt=5.0)
         module, work = sampling, lambda: sampling.sample(settings, silent, silent)
-    monkeypatch.setattr(module, "fused", lambda _, *asked: limits.append(asked) or (True, ()))
+    monkeypatch.setattr(module, "fused", lambda _, *asked: limits.append(asked[:2]) or (True, ()))
     monkeypatch.setattr(module.Peptide, "of", build)
     with pytest.raises(Built) as built:
         work()
@@ -85,9 +99,10 @@ def test_minutes_of_adaptation_count_in_what_compiling_is_worth(seconds, limit, 
 def test_the_process_that_is_left_behind_compiles_what_the_run_would_have_needed(monkeypatch, started):
     potential, kinds = Potential(loader("GG")()), []
     monkeypatch.setattr(fusing, "ready", lambda _: False)
-    chosen, notices = fusing.fused(potential, None, 60.0)
+    chosen, notices = fusing.fused(potential, None, 60.0, silent, lambda: False)
     assert (chosen, notices) == (False, (fusing.NOTICE,))
-    (command,) = started
+    command = started[0].command
+    assert (len(started), started[0].asked, command[0]) == (1, 0, "nice")
     monkeypatch.setattr(fusing, "made", kinds.append)
     monkeypatch.setattr(sys, "argv", ["-c", command[-1]])
     exec(command[command.index("-c") + 1], {})
@@ -110,12 +125,33 @@ def test_the_process_that_is_left_behind_compiles_what_the_run_would_have_needed
     ],
 )
 def test_a_run_takes_what_is_there_and_a_long_one_waits(there, steps, seconds, chosen, waited, monkeypatch, started):
-    waits = []
     monkeypatch.setattr(fusing, "ready", lambda _: there)
-    monkeypatch.setattr(fusing, "prepare", waits.append)
-    assert fusing.fused(Potential(loader("GG")()), steps, seconds)[0] is chosen
-    assert bool(waits) is waited
-    assert not fusing.fused(lambda x: x, steps, seconds)[0]  # somebody else's energy
+    assert fusing.fused(Potential(loader("GG")()), steps, seconds, silent, lambda: False)[0] is chosen
+    assert any(process.asked > 2 for process in started) is waited
+    assert not fusing.fused(lambda x: x, steps, seconds, silent, lambda: False)[0]  # somebody else's energy
+
+
+def test_a_run_that_is_stopped_while_it_waits_ends_at_once_and_decides_when_it_goes_on(tmp_path, monkeypatch, started):
+    class Decided(Exception):
+        pass
+
+    def decide(*_):
+        raise Decided
+
+    said = []
+    monkeypatch.setattr(fusing, "ready", lambda _: False)
+    monkeypatch.setattr(fusing, "LONG_STEPS", 1)
+    monkeypatch.setattr(Compiler, "poll", lambda _: None)  # it takes for ever
+    decided, notices = fusing.fused(
+        Potential(loader("GG")()), 10_000, None, lambda _, what: said.append(what), lambda: len(said) > 0
+    )
+    assert (decided, notices, said) == (None, (fusing.NOTICE,), ["compiling the energy, once for this machine"])
+    assert started[0].options["start_new_session"]  # Ctrl-C reaches this process alone
+    assert started[0].command[0] == sys.executable  # it is waited for, and not put behind others
+    run(tmp_path / "run", monkeypatch, lambda: True)
+    monkeypatch.setattr(sampling, "fused", decide)
+    with pytest.raises(Decided):
+        run(tmp_path / "run", monkeypatch, resume=True)
 
 
 def test_compiled_the_energy_and_the_growth_are_the_same():

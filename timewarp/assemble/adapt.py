@@ -52,7 +52,7 @@ def adapt(settings: AdaptSettings, progress: Progress, stop: Stop) -> Report:
         parent = Checkpoint.load(earlier if again else checkpoint_path(settings.checkpoint).with_suffix(""))
         progress(0.0, "checking the energy against OpenMM")
         energy, molecule, notices = energy_of(prepared, settings.temperature)
-        compile_it, told = fused(energy, None, 60 * settings.minutes)
+        compile_it, told = fused(energy, None, 60 * settings.minutes, progress, stop)
         if compile_it:
             energy.compiled = True  # type: ignore[attr-defined]
         progress(0.0, "preparing the chart")

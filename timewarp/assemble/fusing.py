@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import torch
 
@@ -18,6 +19,7 @@ from timewarp import ahead
 from timewarp.energy import Potential, compiled
 from timewarp.flow import pair_curves
 from timewarp.kernel import Energy
+from timewarp.settings import Progress, Stop
 
 LOADED_STEPS, LOADED_SECONDS = 1000, 5.0  # shorter runs are left alone
 WORTH_STEPS, WORTH_SECONDS = 3000, 45.0  # shorter ones take what is there, and have nothing made
@@ -30,8 +32,13 @@ made(json.loads(sys.argv[1]))
 NOTICE = "the energy is being compiled in the background, once for this machine; later runs are about twice as fast"
 
 
-def fused(potential: Energy, steps: int | None, seconds: float | None) -> tuple[bool, tuple[str, ...]]:
-    """(Whether a run with these limits is compiled from its first step on, notices)."""
+def fused(
+    potential: Energy, steps: int | None, seconds: float | None, progress: Progress, stop: Stop
+) -> tuple[bool | None, tuple[str, ...]]:
+    """(Whether a run with these limits is compiled from its first step on, notices).
+
+    None if `stop` ends the wait for the compiler, which goes on by itself: a run that is resumed decides then.
+    """
     if not isinstance(potential, Potential):
         return False, ()
     if not _reaches(steps, seconds, LOADED_STEPS, LOADED_SECONDS):
@@ -44,19 +51,15 @@ def fused(potential: Energy, steps: int | None, seconds: float | None) -> tuple[
         ahead.compiler()
     except RuntimeError:
         return False, ()
-    if _reaches(steps, seconds, LONG_STEPS, LONG_SECONDS):
-        prepare(potential)
-        return True, ()
-    command = [
-        *(["nice"] if shutil.which("nice") else []),
-        sys.executable,
-        "-c",
-        PREPARE,
-        json.dumps(compiled.needed(potential.tables)),
-    ]
-    quiet = subprocess.DEVNULL
-    subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
-    return False, (NOTICE,)
+    waits = _reaches(steps, seconds, LONG_STEPS, LONG_SECONDS)
+    process = _prepare(potential, behind=not waits)
+    if waits:
+        progress(0.0, "compiling the energy, once for this machine")
+    while waits and process.poll() is None:
+        if stop():
+            return None, (NOTICE,)
+        time.sleep(0.1)
+    return (True, ()) if waits else (False, (NOTICE,))
 
 
 def ready(potential: Potential) -> bool:
@@ -64,15 +67,18 @@ def ready(potential: Potential) -> bool:
     return compiled.ready(potential.tables) and pair_curves.ready(potential.dtype)
 
 
-def prepare(potential: Potential) -> None:
-    """Compile it, if it is not kept."""
-    made(compiled.needed(potential.tables))
-
-
 def made(kind: compiled.Kind) -> None:
     """Compile what potentials of one kind need."""
     compiled.make(kind)
     pair_curves.make(getattr(torch, kind[0]))
+
+
+def _prepare(potential: Potential, behind: bool) -> subprocess.Popen[bytes]:
+    """A process that compiles it, which no signal to this one reaches; `behind` the other work of the machine."""
+    command = [sys.executable, "-c", PREPARE, json.dumps(compiled.needed(potential.tables))]
+    nice = ["nice"] if behind and shutil.which("nice") else []
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([*nice, *command], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
 
 
 def _reaches(steps: int | None, seconds: float | None, many: int, long: float) -> bool:

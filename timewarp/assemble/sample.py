@@ -78,11 +78,11 @@ def chains_of(
         saved = directory.saved
         progress(0.0, "checking the energy against OpenMM")
         energy, molecule, notices = energy_of(prepared, settings.temperature, device=device)
-        compile_it = bool(saved.meta["tally"].get("fused")) if saved else None
+        compile_it = saved.meta["tally"].get("fused", False) if saved else None
         minutes = settings.adapt if isinstance(settings, SampleSettings) else None
         if compile_it is None:
             limits = (None, 60 * minutes + (settings.seconds or 0.0)) if minutes else (settings.steps, settings.seconds)
-            compile_it, told = fused(energy, *limits)
+            compile_it, told = fused(energy, *limits, progress, stop)
             notices = (*notices, *told)
         if compile_it:
             energy.compiled = True  # type: ignore[attr-defined]
@@ -106,7 +106,7 @@ def chains_of(
         if minutes:
             checkpoint = Checkpoint.load(frozen)  # what samples is what the file holds
         proposal = bound(load_flow(checkpoint), peptide)
-        tally = Tally(**saved.meta["tally"]) if saved else Tally(fused=compile_it)
+        tally = Tally(**(saved.meta["tally"] if saved else {}) | {"fused": compile_it})
         afar = None
         if device == "cuda" and isinstance(settings, SampleSettings):
             afar = Afar.of(peptide, checkpoint, settings.anneal, settings.particles)

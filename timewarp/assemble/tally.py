@@ -28,7 +28,7 @@ class Tally:
     judged: int = 0  # second tests, by the last word on the energy
     refused: int = 0  # that failed
     difference: float = 0.0  # U/kT, the largest between the two energies there
-    fused: bool = False  # whether the energy is compiled; see `assemble.fusing`
+    fused: bool | None = False  # whether the energy is compiled, None if undecided; see `assemble.fusing`
     width: int = 0  # proposals that are drawn at once for a chain; 0 for as many as were asked for
     held: int = 0  # looks in a row at which the chains had converged
 
