@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from timewarp.resources import checkpoint_path, peptide_path
 
 COMMAND = [sys.executable, "-m", "timewarp.cli"]
-SHORT = ["--steps", "30", "--chains", "2", "--width", "3", "--anneal", "1"]
+SHORT = ["--steps", "30", "--chains", "2", "--width", "3", "--anneal", "1", "--warm-up", "4"]
 # Calls of the command, one after another. `limit` is the size in bytes at which files are refused, as a full disk does;
 # `meek` takes away the right of a superuser to write everywhere.
 SHELL = """

@@ -13,7 +13,7 @@ def summary(report: Report) -> Iterator[str]:
         exact = "exact" if report.get("exact") else "not exact"
         yield (
             f"{exact}: {report['chains']} chains, {report['moves_accepted']} of {report['moves_proposed']} moves "
-            f"accepted ({100 * (report['acceptance'] or 0):.2g} %) in {report['seconds']:.0f} s"
+            f"accepted ({100 * (report['acceptance'] or 0):.3g} %) in {report['seconds']:.0f} s"
         )
     least = (report.get("ess") or {}).get("min")
     if least is not None:

@@ -80,7 +80,7 @@ def asked(folder, out, **changes):
 
 
 def sampled(folder, out, steps, **changes):
-    given = {"pdb": folder / "GG.pdb", "out": out, "steps": steps, "chains": 2, "width": 4, "seed": 3}
+    given = {"pdb": folder / "GG.pdb", "out": out, "steps": steps, "chains": 2, "width": 4, "seed": 3, "warm_up": 4}
     return SampleSettings(**given | {"checkpoint": str(folder / "parent.json")} | changes)
 
 

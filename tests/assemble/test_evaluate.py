@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 
 import numpy as np
@@ -17,7 +18,7 @@ from timewarp.assemble.evaluation import figures
 from timewarp.assemble.yardsticks import Recipe
 from timewarp.claim import DirectoryRefused
 from timewarp.cli import execute
-from timewarp.settings import EvaluateSettings
+from timewarp.settings import EvaluateSettings, SampleSettings
 
 FIGURES = ("e_w2", "t_w2", "tica_w2")
 
@@ -55,7 +56,9 @@ def quick(out):
         patch.setattr(reference.Reference, "agree", True)  # after the first time
         for name, value in {"WALKERS": 6, "STEPS": 4}.items():
             patch.setattr(exploration, name, value)
-        patch.setattr(import_module("timewarp.assemble.evaluate"), "recipe_of", lambda _: small)
+        evaluate = import_module("timewarp.assemble.evaluate")
+        patch.setattr(evaluate, "recipe_of", lambda _: small)
+        patch.setattr(evaluate, "SampleSettings", partial(SampleSettings, warm_up=4))
         patch.setenv("TIMEWARP_CACHE", str(out / "cache"))
         yield
 

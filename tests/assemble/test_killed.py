@@ -21,12 +21,12 @@ COMMAND = """
     looping.SAVE_EVERY = 0.05
     sys.exit(execute(sys.argv[1:]))
 """
-STEPS, CHAINS = 120, 2
+STEPS, CHAINS = 80, 2
 
 
 def started(out, *more, steps=STEPS):
     words = ["sample", str(peptide_path("AA")), "--out", str(out), "--steps", str(steps), "--chains", str(CHAINS)]
-    words += ["--width", "4", "--anneal", "1", "--warm-up", "12", "--seed", "5", *more]
+    words += ["--width", "4", "--anneal", "1", "--warm-up", "4", "--seed", "5", *more]
     command = [sys.executable, "-c", textwrap.dedent(COMMAND), *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -168,8 +168,8 @@ def memory(out, marks, *more):
 
 
 def test_ten_times_the_steps_take_no_more_memory(tmp_path):
-    early, late, *_ = memory(tmp_path / "run", (60, 600), "--chains", "2", "--width", "10", "--anneal", "0")
-    assert late - early < 15  # one graph kept a step would be more than 50
+    early, late, *_ = memory(tmp_path / "run", (40, 400), "--chains", "2", "--width", "10", "--warm-up", "4", "--anneal", "0")
+    assert late - early < 12  # one graph kept a step would be more than 30
 
 
 @pytest.mark.long

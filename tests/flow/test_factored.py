@@ -98,10 +98,10 @@ def test_a_chain_says_what_it_asked_the_energy_for(make):
 @torch.no_grad()
 def test_annealed_chains_of_a_molecule_know_their_energies():
     energy = Potential(molecule_of("AA"), dtype=torch.float64)
-    start = molecule_of("AA").reference.expand(20, -1, -1).double()
-    kernel = Annealed(energy, FactoredInternal(proposal(spread=0.0)), 3, 16)
+    start = molecule_of("AA").reference.expand(10, -1, -1).double()
+    kernel = Annealed(energy, FactoredInternal(proposal(spread=0.0)), 3, 8)
     accepted = 0
-    for queue, info in run(kernel, kernel.init(State.at(start)), 32, seeded(3)):
+    for queue, info in run(kernel, kernel.init(State.at(start)), 20, seeded(3)):
         accepted += int(info["accepted"].sum())
         torch.testing.assert_close(queue.energy, energy(queue.state.positions))
     assert accepted > 0
@@ -146,7 +146,7 @@ def test_chains_of_a_real_flow_are_the_same_with_any_number_of_cores(monkeypatch
             positions = []
             for made in kernels:
                 state, evaluations = made.init(State.at(x, 0)), 0
-                for state, info in run(made, state, 17, seeded(3)):  # noqa: B007, B020
+                for state, info in run(made, state, 10, seeded(3)):  # noqa: B007, B020
                     evaluations += info["evaluations"]
                 positions += [state.state.positions, torch.tensor(evaluations)]
         found.append(positions)

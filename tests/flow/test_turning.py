@@ -129,4 +129,4 @@ def test_it_leaves_a_known_law_invariant():
 
 @pytest.mark.parametrize("wrong", [Halved, Elsewhere])
 def test_a_wrong_weight_is_seen(wrong):
-    assert invariance(wrong, 40, 500)[0] < 1e-6
+    assert invariance(wrong, 10, 700)[0] < 1e-6

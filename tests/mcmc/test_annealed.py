@@ -260,8 +260,8 @@ def test_invariance_fails_with_a_wrong_weight(wrong):
 
 
 def test_mixtures_fail_when_the_present_has_the_path_of_another():
-    assert invariance(with_nudges(kernel(3, 40)), 80, 40_000) > 0.01
-    assert invariance(with_nudges(kernel(3, 40, Stale)), 80, 40_000) < 1e-5
+    assert invariance(with_nudges(kernel(3, 40)), 40, 40_000) > 0.01
+    assert invariance(with_nudges(kernel(3, 40, Stale)), 40, 40_000) < 1e-5
 
 
 def test_invariance_fails_when_the_rotation_swells(monkeypatch):

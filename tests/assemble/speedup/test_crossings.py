@@ -179,9 +179,9 @@ def test_the_dynamics_keeps_its_temperature():
     assert isinstance(energy, Potential)
     kernel = dynamics_of("md-tuned", molecule, energy, 310.0)
     rng = torch.Generator().manual_seed(0)
-    phase = kernel.init(State.at(molecule.reference.float().repeat(48, 1, 1), 3, rng))
+    phase = kernel.init(State.at(molecule.reference.float().repeat(32, 1, 1), 3, rng))
     kinetic = []
-    for _ in range(6):
+    for _ in range(5):
         phase, info = kernel.step(phase, rng)
         kinetic.append(info["kinetic"].mean())
     freedoms = 3 * len(molecule.masses)
