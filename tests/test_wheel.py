@@ -63,6 +63,8 @@ def test_build_works_from_the_wheel(installed, tmp_path):
 
 def test_sampling_works_from_the_wheel_without_naming_a_checkpoint(installed, tmp_path):
     pdb = installed / "timewarp" / "peptides" / "AA.pdb"
-    done = timewarp(installed, tmp_path, "sample", str(pdb), "--out", "run", "--steps", "5", "--chains", "2", "--warm-up", "4")
+    done = timewarp(
+        installed, tmp_path, "sample", str(pdb), "--out", "run", "--steps", "5", "--chains", "2", "--warm-up", "4"
+    )
     assert done.returncode == 0, done.stderr
     assert '"exact": true' in (tmp_path / "run" / "report.json").read_text()

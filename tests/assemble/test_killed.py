@@ -168,7 +168,9 @@ def memory(out, marks, *more):
 
 
 def test_ten_times_the_steps_take_no_more_memory(tmp_path):
-    early, late, *_ = memory(tmp_path / "run", (40, 400), "--chains", "2", "--width", "10", "--warm-up", "4", "--anneal", "0")
+    early, late, *_ = memory(
+        tmp_path / "run", (40, 400), "--chains", "2", "--width", "10", "--warm-up", "4", "--anneal", "0"
+    )
     assert late - early < 12  # one graph kept a step would be more than 30
 
 
