@@ -19,19 +19,20 @@ BASE = {"units", "forcefield", "state", "kernel"}
 RUN = {"atomic", "claim", "dcd", "snapshot", "output", "settings", "resources"}
 ALL = {"*"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": {"forcefield", "kernel", "state"},
+    "__init__": {"forcefield", "kernel", "late", "state"},
     # what everybody stands on
     "units": set(),
     "forcefield": {"units"},
     "state": {"units", "forcefield"},
     "kernel": {"units", "forcefield", "state"},
     "ahead": set(),
+    "late": set(),
     "machine": set(),
     # the parts, which do not know one another
     "flow": BASE | {"ahead", "machine"},
     "energy": BASE | {"ahead", "machine"},
     "mcmc": BASE,
-    "md": BASE | {"atomic", "snapshot"},
+    "md": BASE | {"atomic", "late", "snapshot"},
     "analysis": BASE | {"dcd"},
     "training": set(),
     # the run directory and what a user asks for

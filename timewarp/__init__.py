@@ -10,9 +10,10 @@ It works on a peptide that was never seen, on a laptop CPU or one GPU, from one 
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from timewarp.late import late
 
 # read when torch is loaded: threads that spin while they wait for one that has no core stand still on a shared machine
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -35,19 +36,14 @@ __all__ = [
     "Transition",
     "run",
 ]
-HOMES = {
-    "forcefield": ("ForceField", "GeneralizedBorn"),
-    "kernel": ("Energy", "Kernel", "Move", "Proposal", "Transition", "run"),
-    "state": ("Molecule", "Positions", "State"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    """What has a home in a module is imported when it is first asked for: `timewarp --help` loads no torch."""
-    for home, names in HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"timewarp.{home}"), name)
-    raise AttributeError(f"module 'timewarp' has no attribute {name!r}")
+__getattr__ = late(
+    __name__,
+    {
+        "forcefield": ("ForceField", "GeneralizedBorn"),
+        "kernel": ("Energy", "Kernel", "Move", "Proposal", "Transition", "run"),
+        "state": ("Molecule", "Positions", "State"),
+    },
+)
 
 
 def __dir__() -> list[str]:

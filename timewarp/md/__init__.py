@@ -3,8 +3,9 @@
 What it offers is loaded when it is asked for: OpenMM and torch take seconds, and two names need packages of their own.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from timewarp.late import late
 
 if TYPE_CHECKING:
     from timewarp.md.faults import InputError
@@ -30,23 +31,19 @@ __all__ = [
     "write_pdb",
 ]
 
-HOMES = {
-    "faults": ("InputError",),
-    "mcmc_move": ("TimewarpMove",),
-    "pdb": ("write_pdb",),
-    "potential": ("FORCEFIELD", "create_system"),
-    "replica": ("TimewarpReplicaExchangeSampler",),
-    "sampler": ("TimewarpSampler",),
-    "sequence": ("build",),
-    "system": ("Prepared", "prepare", "prepare_sequence"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for home, names in HOMES.items():
-        if name in names:
-            return getattr(import_module(f"timewarp.md.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = late(
+    __name__,
+    {
+        "faults": ("InputError",),
+        "mcmc_move": ("TimewarpMove",),
+        "pdb": ("write_pdb",),
+        "potential": ("FORCEFIELD", "create_system"),
+        "replica": ("TimewarpReplicaExchangeSampler",),
+        "sampler": ("TimewarpSampler",),
+        "sequence": ("build",),
+        "system": ("Prepared", "prepare", "prepare_sequence"),
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -46,11 +46,11 @@ def run(jobs, stop, told):
 
 
 def refer(job, cache):
-    return "CPU", 0.1
+    return "CPU", ["CUDA was left out"], 0.1
 
 
 def block(job, referred, cache):
-    assert referred == ("CPU", 0.1)
+    assert referred == ("CPU", ["CUDA was left out"], 0.1)
     cluster.done(job, cache, run)
     return DURATION
 
@@ -76,8 +76,10 @@ def log(settings):
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_done_twice(asked):
+def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_done_twice(asked, monkeypatch):
     settings, peptides, book = asked
+    told = []
+    monkeypatch.setattr(book, "say", told.append)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     killed = []
 
@@ -95,6 +97,8 @@ def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_done_twice(asked):
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert killed
+    for name in settings.peptides:
+        assert f"{name}: the reference is there; MD on CPU; CUDA was left out" in told
     assert book.failed == {}
     wanted = [(p, m) for p in settings.peptides for m in METHODS]
     assert [(row["peptide"], row["method"]) for row in book.rows] == wanted

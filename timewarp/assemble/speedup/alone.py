@@ -62,8 +62,7 @@ def _referred(settings: RaceSettings, peptides: Sequence[Named], book: Book, sto
             book.fail(name, REFERENCE, record, spent / width)
             return
         found[name] = record.facts["platform"]
-        book.pace.finished(REFERENCE, spent / width)
-        book.say("; ".join([f"{name}: the reference is there", f"MD on {found[name]}", *record.facts["notices"]]))
+        book.refer(name, found[name], record.facts["notices"], spent / width)
 
     in_turn(jobs, width, stop, told)
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from timewarp.analysis.speedups import draw
+from timewarp.assemble.speedup.job import REFERENCE
 from timewarp.assemble.speedup.pace import Pace, spelled
 from timewarp.assemble.speedup.ranking import ranked
 from timewarp.assemble.speedup.table import line, table
@@ -42,6 +43,11 @@ class Book:
         """The methods of the peptide that have no row."""
         done = {row["method"] for row in self.rows if row["peptide"] == peptide}
         return [method for method in self.methods if method not in done]
+
+    def refer(self, peptide: str, platform: str, notices: Sequence[str], seconds: float) -> None:
+        """The reference of a peptide is there: on which platform MD runs, and what a person should know of that."""
+        self.pace.finished(REFERENCE, seconds)
+        self.say("; ".join([f"{peptide}: the reference is there", f"MD on {platform}", *notices]))
 
     def add(self, row: Mapping[str, Any], curves: Mapping[str, Any], seconds: float) -> None:
         """A finished method of a peptide, which took so long in all; another row of the same is not taken."""

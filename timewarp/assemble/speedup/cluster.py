@@ -29,6 +29,7 @@ from timewarp.settings import Progress, RaceSettings, SettingsError, Stop
 POLL = 0.2  # s
 PATIENCE = 20.0  # s, for a scheduler to answer
 CACHE = "TIMEWARP_CACHE"
+Referred = tuple[str, list[str], float]
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class Tasks:
     """What the workers do.
 
     Attributes:
-        refer: a job that makes a reference -> the fastest platform of OpenMM, seconds.
+        refer: a job that makes a reference -> the fastest platform of OpenMM, notices, seconds.
         block: a job, what `refer` gave -> seconds; its record is in its place.
         judge: a name, the jobs of a method, their seconds -> row, curves, seconds of one worker in all.
     """
 
-    refer: Callable[..., tuple[str, float]]
+    refer: Callable[..., Referred]
     block: Callable[..., float]
     judge: Callable[..., tuple[dict, dict, float]]
 
@@ -81,8 +82,8 @@ def spread(
                 if future.status != "finished":
                     book.fail(name, method, future.exception() or RuntimeError(future.status), seconds)
                 elif method == REFERENCE:
-                    book.pace.finished(REFERENCE, seconds)
-                    book.say(f"{name}: the reference is there; MD on {future.result()[0]}")
+                    platform, notices, _ = future.result()
+                    book.refer(name, platform, notices, seconds)
                 else:
                     row, curves, _ = future.result()
                     book.add(row, curves, seconds)
@@ -119,14 +120,14 @@ def _submitted(
     return futures
 
 
-def refer(job: Job, cache: str | None) -> tuple[str, float]:
-    """The fastest platform, once the reference is in the cache; and the seconds that this took."""
+def refer(job: Job, cache: str | None) -> Referred:
+    """The fastest platform, once the reference is in the cache; what is to be told; and the seconds that it took."""
     began = time.monotonic()
     record = Record.read(Path(done(job, cache)))
-    return record.facts["platform"], time.monotonic() - began
+    return record.facts["platform"], record.facts["notices"], time.monotonic() - began
 
 
-def block(job: Job, referred: tuple[str, float], cache: str | None) -> float:
+def block(job: Job, referred: Referred, cache: str | None) -> float:
     """Seconds that a block took; its record is in its place."""
     began = time.monotonic()
     done(replace(job, platform=referred[0]), cache)
