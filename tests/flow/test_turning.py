@@ -101,7 +101,7 @@ class Elsewhere(Turning):
         return found._replace(log_prob=super().given(positions, kept % self.parts + 1)[0].log_prob), noise
 
 
-def invariance(kind, steps=10, chains=300):
+def invariance(kind, steps=10, chains=700):
     """p-value of: chains of GG that start in a known law are still in it."""
     molecule, chart, rng = molecule_of("GG"), chart_of("GG"), torch.Generator().manual_seed(0)
     energy = Known(chart)
@@ -129,4 +129,4 @@ def test_it_leaves_a_known_law_invariant():
 
 @pytest.mark.parametrize("wrong", [Halved, Elsewhere])
 def test_a_wrong_weight_is_seen(wrong):
-    assert invariance(wrong, 10, 700)[0] < 1e-6
+    assert invariance(wrong)[0] < 1e-6
