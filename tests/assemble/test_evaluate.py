@@ -177,3 +177,12 @@ def test_the_table_has_medians_their_spread_and_what_failed():
     assert "3 peptides, 3 seeds; lowest acceptance: WW 11.0%, AA" in text
     assert "do not agree yet: WW" in text
     assert "failed: PP: no ring" in text
+
+
+def test_runs_too_short_for_a_proposal_have_a_table_too():
+    row = {"sequence": "WQ", "seed": 1, "acceptance": None, "kish_ess": 0.4, "reference_agrees": None}
+    assert "1 peptides, 1 seed" in figures([row], {}, 0, 50)
+    other = row | {"sequence": "AA", "acceptance": 0.8}
+    text = figures([row, other], {}, 0, 50)
+    assert "2 peptides, 1 seed; lowest acceptance: AA 80.0%" in text
+    assert "WQ                      -    0.400" in text

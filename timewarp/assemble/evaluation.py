@@ -56,9 +56,11 @@ def figures(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str], budget
             found = {key: pick([v for v in values if v is not None]) for key, values in by_seed.items()}
             lines.append(_line(name, {key: _form(v, shown[key][1]) for key, v in found.items()}, widths))
     if rows:
-        order = sorted(peptides, key=lambda p: table[p]["acceptance"] or 0.0)
-        named = ", ".join(f"{p} {table[p]['acceptance'] or 0.0:.1%}" for p in order[:WORST])
-        lines.append(f"{len(peptides)} peptides, {len(seeds)} seed{'s'[: len(seeds) > 1]}; lowest acceptance: {named}")
+        # a run may be too short for a proposal to be tested
+        rates = {p: table[p]["acceptance"] for p in peptides if table[p].get("acceptance") is not None}
+        named = ", ".join(f"{p} {rates[p]:.1%}" for p in sorted(rates, key=rates.__getitem__)[:WORST])
+        lowest = f"; lowest acceptance: {named}" if named else ""
+        lines.append(f"{len(peptides)} peptides, {len(seeds)} seed{'s'[: len(seeds) > 1]}{lowest}")
         loose = sorted({row["sequence"] for row in rows if row.get("reference_agrees") is False})
         lines += [f"the halves of the reference do not agree yet: {', '.join(loose)}"] if loose else []
     lines += [f"failed: {sequence}: {reason}" for sequence, reason in failed.items()]
