@@ -57,7 +57,7 @@ def figures(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str], budget
             lines.append(_line(name, {key: _form(v, shown[key][1]) for key, v in found.items()}, widths))
     if rows:
         # a run may be too short for a proposal to be tested
-        rates = {p: table[p]["acceptance"] for p in peptides if table[p].get("acceptance") is not None}
+        rates = {p: rate for p in peptides if (rate := table[p].get("acceptance")) is not None}
         named = ", ".join(f"{p} {rates[p]:.1%}" for p in sorted(rates, key=rates.__getitem__)[:WORST])
         lowest = f"; lowest acceptance: {named}" if named else ""
         lines.append(f"{len(peptides)} peptides, {len(seeds)} seed{'s'[: len(seeds) > 1]}{lowest}")
